@@ -1,4 +1,4 @@
-"""Measure the demo's landscape: what configurations score on a world made by `python -m partune.demo.make`.
+"""Measure the demo's landscape: what configurations score on a factory made by `python -m partune.demo.make`.
 
     python benchmarks/demo_landscape.py [--files DIR] [--configurations 32] [--seed 0]
 
@@ -24,7 +24,7 @@ ALL = frozenset({"search", "verdict", "test"})
 
 
 def objective(files: Path) -> tuple[FineTune, Space]:
-    """Return the objective and the space of the demo's study, on the files of a world."""
+    """Return the objective and the space of the demo's study, on the files of a factory."""
     mapping = config.load(DIRECTORY.parent / "study.yaml")
     mapping["model"] = str(files / "model")
     mapping["data"]["path"] = str(files / "instructions.jsonl")

@@ -332,6 +332,27 @@ MUTATIONS = (
         ("verdict/test_paired.py", "verdict/test_fresh_runs.py"),
     ),
     Mutation(
+        "what two runs answer differently is counted twice",
+        "verdict/variance.py",
+        "max(0.0, items - rest)",
+        "items",
+        ("verdict/test_variance.py",),
+    ),
+    Mutation(
+        "many items hide that the runs are few",
+        "verdict/variance.py",
+        "(self.items_df, self.runs_df)",
+        "(self.items_df, self.items_df)",
+        ("verdict/test_variance.py",),
+    ),
+    Mutation(
+        "a confirmed trial that a round has dropped wins by few runs",
+        "verdict/winner.py",
+        "if not beaten(trial)",
+        "if True",
+        ("verdict/test_winner.py",),
+    ),
+    Mutation(
         "a winner whose fresh runs failed is better all the same",
         "verdict/paired.py",
         "if self.failed:\n            return ()",

@@ -23,8 +23,8 @@ WINGS = ("optimizers", "finetune", "record", "workers")
 FLOORS = (  # each room may know those of the floors below it, and what stands before it on its own
     GROUND,
     WINGS,
-    ("objectives", "verdict", "integrations"),
-    ("study", "report", "experiment", "bench", "export"),
+    ("objectives", "verdict"),
+    ("study", "integrations", "report", "experiment", "bench", "export"),
     ("cli",),
 )
 FORBIDDEN = {  # room: what it must not reach, not through others either

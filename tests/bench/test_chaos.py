@@ -18,6 +18,18 @@ from partune.trial import Observation
 
 
 @pytest.mark.slow
+def test_where_no_kill_hits_the_study_ends_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kill = chaos.Service.kill  # which also stops a service in the end
+    monkeypatch.setattr(chaos.Service, "kill", lambda self: self._stopped.is_set() and kill(self))
+    monkeypatch.setattr(chaos.Keeper, "kill", lambda self: False)
+    options = Chaos(trials=4, workers=1, seconds=0.1, every=0.5, out=str(tmp_path / "chaos"))
+    (tmp_path / "chaos").mkdir()
+    found = chaos.under_fire(options, tmp_path / "chaos", lambda text: None)
+    assert (found.trials, found.lost, found.doubled, found.differing) == (4, 0, 0, 0)
+    assert not any(found.kills.values())
+
+
+@pytest.mark.thorough  # the benchmark itself; test_resume.py and the tests of workers kill each kind of process once
 def test_nothing_is_lost_doubled_or_changed_by_kills(tmp_path: Path) -> None:
     told: list[str] = []  # seed 16: of a scheduler, a worker, a driver, a worker, ...
     options = Chaos(trials=24, workers=2, seconds=0.5, every=3.0, seed=16, out=str(tmp_path / "chaos"))

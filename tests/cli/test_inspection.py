@@ -14,6 +14,7 @@ from partune import config
 from partune.cli import inspection, main
 from partune.demo import DIRECTORY
 from partune.runtime.console import Console
+from tests.support.full import files_of_at_most
 from tests.support.tiny import write_jsonl
 
 CSV = 'Question;Answer;Source\n"Who oils ""it""; when?";Anna;manual\nWhy?;NA;\n"Who oils ""it""; when?";Ben;\n'
@@ -70,6 +71,16 @@ def test_rows_are_converted(path: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert out.read_text() == '{"instruction": "Who oils \\"it\\"; when?", "input": "", "output": "Anna"}\n'
 
 
+def test_a_disk_that_fills_up_leaves_no_half_of_a_page(
+    leaky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with files_of_at_most(1000):
+        assert main(["data", str(leaky), "--rows", "0", "--html", str(tmp_path / "rows.html")]) == 2
+    assert f"cannot write {tmp_path / 'rows.html'}: " in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.html"))
+    assert not list(tmp_path.glob(".partune-*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,7 +135,7 @@ def test_items_of_a_task_among_the_rows_are_told(leaky: Path, flag: str, capsys:
     assert found is not None
     assert int(found[1]) >= 2
     assert main(["data", "demo", "--rows", "0", flag, str(TASK)]) == 0
-    assert "None of the 512 items of factory_questions stands in the training rows.\n" in capsys.readouterr().out
+    assert "None of the 512 items of factory_questions occurs in the training rows.\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -113,7 +113,7 @@ def test_a_folder_of_a_tasks_name_does_not_hide_the_task(tmp_path: Path) -> None
     [
         ("a: [1", "is not valid YAML"),
         ("search: {budget: 3}\nsearch: {budget: 5}\n", 'the key "search" appears twice'),
-        ("- a\n- b\n", "is a mapping of sections, got list"),
+        ("- a\n- b\n", "must be a mapping of sections, got list"),
         (None, "cannot read"),
     ],
 )
@@ -158,7 +158,7 @@ def test_columns_are_a_mapping_or_the_text_of_the_flag() -> None:
     mapping = {"instruction": "my question", "output": "a=b"}
     for value in (mapping, "instruction=my question, output=a=b"):
         assert config.validated(config.Data, {"path": "d.csv", "columns": value}).columns == mapping
-    with pytest.raises(UserError, match="a list of files has paths without commas"):
+    with pytest.raises(UserError, match="a list of files must have paths without commas"):
         config.validated(config.Data, {"path": ["a,b.csv"]})
 
 

@@ -68,12 +68,13 @@ def wait_for(count: int) -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_begun_again_it_is_the_unbroken_experiment() -> None:
-    output, _ = finish(partune("--out", "whole"))
+def test_killed_and_begun_again_it_is_the_unbroken_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    status, output, _ = run(capsys, *FLAGS, "--out", "whole")
+    assert status == 0
     assert len(calls()) == TRIALS
     assert "soo-1" in output
     assert "wrote whole/experiment.html" in output
-    finish(partune("--out", "whole"))  # all is there
+    assert run(capsys, *FLAGS, "--out", "whole")[0] == 0  # all is there
     assert len(calls()) == TRIALS
     Path("calls.txt").unlink()
     process = partune("--out", "broken-off", "--processes", "2")

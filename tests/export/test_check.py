@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -112,7 +114,7 @@ def test_a_quantized_model_is_told_with_its_loss(study: Path, form: str, tmp_pat
 def test_a_quantized_model_without_a_check_has_a_warning(study: Path, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     out = export(study, tmp_path / "out", merge=True, anyway=True, quantize="nf4")
-    assert "the model is quantized, which was never scored" in (out / "README.md").read_text()
+    assert "the model is quantized; the result was never scored" in (out / "README.md").read_text()
 
 
 def test_quantization_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,10 +153,10 @@ def test_what_has_no_held_out_scores_is_refused_before_any_work(
 ) -> None:
     monkeypatch.setattr(exports, "_check", lambda adapter: pytest.fail("work has begun"))
     for number in (0, 1):  # a fresh run ships, so that no trial's own adapter was scored on the held-out items
-        with pytest.raises(UserError, match=rf"`--check` compares with .* has none of trial {number}: leave"):
+        with pytest.raises(UserError, match=rf"`--check` needs scores .* has none of trial {number}: leave"):
             export(study, tmp_path / "out", trial=number, anyway=True, checked=True)
     Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s").run(3).close()
-    with pytest.raises(UserError, match="s is not a study of a fine-tuning, so `--check` has nothing to score"):
+    with pytest.raises(UserError, match="s is not a fine-tuning study, so `--check` has nothing to score"):
         export(tmp_path / "s", tmp_path / "out", checked=True)
     assert not (tmp_path / "out").exists()
 
@@ -167,6 +169,25 @@ def test_a_base_in_four_bits_is_checked_only_where_it_loads(tmp_path: Path) -> N
     ):
         export(tmp_path / "s", tmp_path / "checked", anyway=True, checked=True)
     assert not (tmp_path / "checked").exists()
+
+
+def test_a_closed_terminal_does_not_look_like_a_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = exports._describe
+
+    def checked(*arguments: Any) -> Any:
+        describe(*arguments)
+        return SimpleNamespace(sentence="It lost nothing.")
+
+    def closed(sentence: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, sentence)
+
+    hand_over(tmp_path, Tuning())
+    monkeypatch.setattr(exports, "_describe", checked)
+    with pytest.raises(BrokenPipeError, match="It lost nothing"):
+        export(tmp_path / "s", tmp_path / "checked", tell=closed)
+    assert (tmp_path / "checked" / "README.md").is_file()
 
 
 @pytest.mark.slow

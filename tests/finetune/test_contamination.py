@@ -94,10 +94,32 @@ def test_a_run_of_words_is_found_wherever_it_stands(length: int, count: int) -> 
 
 
 def test_phrases_of_a_template_are_no_shared_run() -> None:
-    item = Item(f"{LONG} which")
-    assert find([item], *[alpaca(f"{LONG} {i}") for i in range(USUAL)]).alike == 1
-    assert find([item], *[alpaca(f"{LONG} {i}") for i in range(USUAL + 1)]).alike == 0
-    assert find([Item(f"{LONG} item{i}") for i in range(USUAL + 1)], alpaca(f"{LONG} x")).alike == 0
+    rows = [alpaca(f"{LONG} {i}") for i in range(USUAL + 1)]
+    assert find([Item(f"{LONG} item{i}") for i in range(USUAL)], *rows[:1]).alike == USUAL
+    assert find([Item(f"{LONG} item{i}") for i in range(USUAL + 1)], *rows[:1]).alike == 0
+    # A task of few items cannot have a phrase in many of them; one in most of them and in many rows is one too.
+    few = [Item(f"{LONG} a"), Item(f"{LONG} b"), Item("c")]
+    assert find(few, *rows[:USUAL]).alike == 2
+    assert find(few, *rows).alike == 0
+    assert find([*few, Item("d")], *rows).alike == 2
+
+
+@pytest.mark.parametrize("times", [1, USUAL, USUAL + 1, 500])
+def test_an_item_that_many_rows_repeat_is_found(times: int) -> None:
+    others = [Item(f"question {i} on something else") for i in range(20)]
+    rows = [alpaca("why"), *(alpaca(f"Case {i}. {LONG} Answer.") for i in range(times))]
+    found = find([*others, Item(f"Question: {LONG} which")], *rows)
+    assert (found.same, found.alike, found.rows[0][0]) == (0, 1, 2)
+    assert find([Item(f"Question: {LONG} which")], *rows).alike == 1
+    again = [Item(f"Question: {LONG} which")] * (USUAL + 1)  # an item that the task repeats is no phrase of a template
+    assert find([*others, *again], *rows).alike == USUAL + 1
+
+
+def test_instructions_that_rows_share_are_no_shared_run() -> None:
+    rows = [alpaca(LONG, f"case {i}") for i in range(USUAL + 1)]
+    item = [item_of(alpaca(LONG, "another case"), "alpaca"), item_of(alpaca("else"), "alpaca")]
+    assert find(item, *rows, whole=True).alike == 0
+    assert find(item, *rows[:USUAL], whole=True).alike == 1
 
 
 def test_findings_agree_with_a_plain_search() -> None:

@@ -16,6 +16,7 @@ from partune.finetune.data import tokenise
 from partune.finetune.inspection import convert, inspect
 from tests.finetune.rows.test_forms import PEOPLES
 from tests.finetune.test_data import CHATML
+from tests.support.full import files_of_at_most
 from tests.support.tiny import LABELS, make_tickets, write_jsonl
 
 ROWS = [
@@ -109,3 +110,12 @@ def test_a_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write"):
         convert(config.Data(path=str(path)), str(tmp_path / "none" / "rows.jsonl"))
     assert json.loads(path.read_text().splitlines()[0]) == ROWS[0]
+
+
+def test_a_disk_that_fills_up_leaves_no_half_of_a_file(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "r.jsonl", [{"instruction": "Go on.", "output": "word " * 2000}] * 20)
+    with files_of_at_most(100_000), pytest.raises(UserError, match=r"cannot write .*converted\.jsonl: "):
+        convert(config.Data(path=str(path)), str(tmp_path / "converted.jsonl"))
+    assert [file.name for file in tmp_path.iterdir()] == ["r.jsonl"]
+    convert(config.Data(path=str(path)), str(tmp_path / "converted.jsonl"))
+    assert len((tmp_path / "converted.jsonl").read_text().splitlines()) == 20

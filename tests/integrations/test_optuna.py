@@ -34,9 +34,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 CASES = [(name, OPTIONS.get(name, {})) for name in ALGORITHMS if not name.startswith("optuna-")]
 every = pytest.mark.parametrize(("name", "options"), CASES, ids=[name for name, _ in CASES])
 Objective = Callable[[optuna.Trial], float]
-# Processes are forked from one that has loaded this module and runs no thread: none loads the libraries once more.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
 
 
 @pytest.fixture(autouse=True)
@@ -239,7 +236,9 @@ def test_processes_share_a_study(kind: str, name: str, tmp_path: Path) -> None:
     options = OPTIONS.get(name, {})
     url = str(tmp_path / "j") if kind == "journal" else f"sqlite:///{tmp_path}/s.db"
     work(url, name, options, 0)
-    workers = [PROCESSES.Process(target=work, args=(url, name, options, 8)) for _ in range(3)]
+    forked = multiprocessing.get_context("forkserver")
+    forked.set_forkserver_preload(["tests.support.loaded"])
+    workers = [forked.Process(target=work, args=(url, name, options, 8)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -66,7 +66,7 @@ def test_a_study_without_an_adapter_is_refused(studies: dict[str, Path], tmp_pat
         named(tmp_path / "s", None)
     space = Space(learning_rate=Float(1e-6, 1e-3, log=True))
     Study(space, SimulatedTuning(), "lhs", directory=tmp_path / "other").run(2).close()
-    with pytest.raises(UserError, match="other is not a study of a fine-tuning, so it has no model"):
+    with pytest.raises(UserError, match="other is not a fine-tuning study, so it has no model"):
         named(tmp_path / "other", None)
     Study(space, SimulatedTuning(), "lhs", directory=tmp_path / "empty").close()
     with pytest.raises(UserError, match="empty: no trial has finished yet; continue the study with"):

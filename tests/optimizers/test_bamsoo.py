@@ -101,7 +101,9 @@ def test_the_nodes_of_the_published_pseudo_code_in_its_order(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name", ["himmelblau", "branin", *(pytest.param(each, marks=pytest.mark.thorough) for each in FUNCTIONS[2:])]
+)
 def test_the_nodes_of_the_published_pseudo_code_with_the_real_process(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -201,7 +203,9 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(  # twice in each space
+    "seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(6, 12))]
+)
 def test_with_results_pending_an_ask_that_brought_nothing_left_no_trace(
     monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

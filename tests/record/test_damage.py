@@ -191,7 +191,7 @@ def test_a_byte_that_changed_in_per_item_results_is_fine_or_one_line(directory: 
         ("study.yaml", b"\xff\xfe", "study.yaml is not UTF-8 text"),
         ("study.yaml", b"a: [", "study.yaml is not valid YAML"),
         ("study.yaml", b"trainig: {}", "study.yaml is damaged: unknown key"),
-        ("study.yaml", b"- a", "study.yaml: a study's file is a mapping"),
+        ("study.yaml", b"- a", "study.yaml: a study's file must be a mapping"),
     ],
     ids=range(8),
 )

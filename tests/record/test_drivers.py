@@ -28,7 +28,9 @@ from tests.support.driving import BUDGET, Driver, drive, drive_one
 from tests.support.simulated import SimulatedTuning
 from tests.support.waiting import PATIENCE, eventually
 
-SPAWN = multiprocessing.get_context("spawn")
+# Every driver is a process of its own, forked from one that has loaded the libraries and runs no thread.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.support.loaded"])
 
 
 @pytest.fixture(params=["journal", "postgresql"])
@@ -67,7 +69,7 @@ def check(study: Study, calls: list[list[str]], interrupted: int = 0) -> None:
 def test_three_drivers_do_what_one_does(storage: str | None, algorithms: list[str], tmp_path: Path) -> None:
     for number, algorithm in enumerate(algorithms):
         new(tmp_path / f"{number:02d}", algorithm, storage, Driver(tmp_path, "nobody"))
-    processes = [SPAWN.Process(target=drive, args=(tmp_path, algorithms, k, 3, storage)) for k in range(3)]
+    processes = [PROCESSES.Process(target=drive, args=(tmp_path, algorithms, k, 3, storage)) for k in range(3)]
     for each in processes:
         each.start()
     for each in processes:
@@ -91,12 +93,12 @@ def test_three_drivers_do_what_one_does(storage: str | None, algorithms: list[st
 @pytest.mark.parametrize("who", ["leader", "joined"])
 def test_a_killed_drivers_trial_is_taken_over(who: str, storage: str | None, tmp_path: Path) -> None:
     directory = new(tmp_path / "s", "lhs", storage, Driver(tmp_path, "nobody"))
-    victim = SPAWN.Process(
+    victim = PROCESSES.Process(
         target=drive_one, args=(directory, "victim", tmp_path / "never", who == "joined", BUDGET, storage)
     )
     victim.start()
     eventually((tmp_path / "calls-victim").exists)
-    survivor = SPAWN.Process(
+    survivor = PROCESSES.Process(
         target=drive_one, args=(directory, "survivor", tmp_path / "gate", who == "leader", BUDGET, storage)
     )
     survivor.start()

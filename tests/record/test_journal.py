@@ -50,13 +50,18 @@ def test_a_line_waits_for_the_lock_that_other_programs_take(directory: Path) -> 
 
 
 @pytest.mark.slow
-def test_every_prefix_of_the_journal_opens(directory: Path) -> None:
-    """SIGKILL leaves a prefix of the file, line or part of a line; a header that is there is never lost again."""
+def test_every_prefix_of_the_journal_opens(directory: Path, thorough: bool) -> None:
+    """SIGKILL leaves a prefix of the file, line or part of a line; a header that is there is never lost again.
+
+    Whole lines, whole lines but for their end, lines of one byte and some of each other length; all with --thorough.
+    """
     journal = directory / JOURNAL
     whole = journal.read_bytes()
     header = whole.find(b"\n", whole.find(b'"partune"')) + 1
     counts = []
-    for end in [*range(header, len(whole), 7), len(whole)]:
+    lines = [place + 1 for place in range(header - 1, len(whole)) if whole[place : place + 1] == b"\n"]
+    near = {end + by for end in lines for by in (-1, 0, 1) if header <= end + by <= len(whole)}
+    for end in sorted(near | {*range(header, len(whole), 1 if thorough else 31)}):
         journal.write_bytes(whole[:end])
         record = Record.open(directory)
         trials = record.trials()

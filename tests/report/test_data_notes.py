@@ -47,7 +47,11 @@ def test_each_count_has_its_sentence() -> None:
     for name, count in counts.items():
         (note,) = row_notes({name: count})
         assert str(count) in note
+        assert ("`partune data DATA --validation-data FILE`" in note) == (
+            name in ("validation_twins", "validation_prompts")
+        )
     assert len(row_notes(counts)) == 9
+    assert sum("`partune data" in note for note in row_notes(counts)) == 1
     assert row_notes({**COUNTS, **dict.fromkeys(counts, 0)}) == []
 
 
@@ -74,13 +78,15 @@ def test_what_files_and_columns_were_taken_for_is_told() -> None:
 
 def test_items_that_stand_in_the_training_rows_are_told() -> None:
     entry = {"what": "arc", "items": 1172, "same": 0, "alike": 0, "rows": []}
-    assert seen_notes(entry) == ["None of the 1,172 items of arc stands in the training rows."]
+    assert seen_notes(entry) == ["None of the 1,172 items of arc occurs in the training rows."]
     (one,) = seen_notes({**entry, "same": 1, "rows": [7]})
     assert one.startswith("1 of the 1,172 items of arc asks what a training row asks (row 7): the scores on them say")
     same, alike = row_notes({"seen": [{**entry, "same": 20, "alike": 2, "rows": [1, 5, 9]}]})
     assert same.startswith("20 of the 1,172 items of arc ask what a training row asks (such as rows 1, 5, 9): ")
-    assert alike == "2 more share 13 words in a row with a training row: look whether they ask the same."
+    assert alike == "2 more share 13 words in a row with a training row: check whether they ask the same."
     (alone,) = seen_notes({**entry, "what": "validation rows", "alike": 1, "rows": [4]})
-    assert alone.startswith("1 of the 1,172 validation rows shares 13 words in a row with a training row (row 4): look")
+    assert alone.startswith(
+        "1 of the 1,172 validation rows shares 13 words in a row with a training row (row 4): check"
+    )
     for number in (USUAL, SHORTEST, RUN):
         assert str(number) in COMPARED

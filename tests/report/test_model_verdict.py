@@ -59,19 +59,21 @@ def test_a_sentence_says_what_was_shown(
 def test_the_small_print_names_tests_and_what_they_leave_out() -> None:
     alone = small_print(judged((30, 5, 65)))
     assert alone[0].startswith("Tests, two-sided: McNemar's exact test. An answer needs p ≤ 0.05; what is not shown")
-    assert alone[-1].startswith("This is about two models, not two recipes: seeds are not in this error")
+    assert alone[-1].startswith("This is about two models, not two recipes: training with another seed")
     assert len(alone) == 2
     several = small_print(judged((30, 5, 65), (3, 5, 65), margin=0.01))
     assert several[1] == (
         "Tests of the margin, one-sided: Gaffke's test of the items' differences. Their hypothesis is that A is worse "
         "by 0.01 or more."
     )
-    assert several[2].startswith("All p-values but those under p are corrected after Holm for 2 answers")
+    assert several[2].startswith("All p-values except those under p are corrected after Holm for 2 answers")
     seeds = small_print(judged((30, 5, 65), runs=(3, 2)))
     assert seeds[-1] == "The error includes 3 runs of A and 2 runs of B, as runs that differ in their seed."
     assert "Behrens-Fisher test over runs and items, and sign flips, and Gaffke's test" in seeds[0]
     one = small_print(judged((30, 5, 65), runs=(1, 2)))
-    assert one[-1].endswith(" as runs that differ in their seed. A is one model: its seed is not in this error.")
+    assert one[-1].endswith(
+        " as runs that differ in their seed. A is one model, so the error does not include its seed."
+    )
 
 
 def test_what_items_cannot_show_is_said() -> None:

@@ -100,7 +100,7 @@ def test_a_number_reads_the_same_wherever_it_is_printed(study: Study) -> None:
         "page": page(facts),
         "markdown": markdown(facts),
         "dashboard": note,
-        "card": card(facts.summary, facts.header, facts.winner, None, Exported()),
+        "card": card(facts.summary, None, facts.winner, None, Exported()),
     }
     for name, text in surfaces.items():
         assert score in text, name

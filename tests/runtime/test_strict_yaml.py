@@ -140,7 +140,7 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
 def test_a_study_file_says_what_it_is_not(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("# nothing yet\n")
-    with pytest.raises(UserError, match="a study's file is a mapping of sections, got an empty file"):
+    with pytest.raises(UserError, match="a study's file must be a mapping of sections, got an empty file"):
         config.load(path)
     with pytest.raises(UserError, match="learning_rate: input should be a finite number, got inf"):
         config.validated(config.Training, {"learning_rate": math.inf})

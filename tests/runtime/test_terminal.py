@@ -151,12 +151,13 @@ def test_what_an_encoding_lacks_is_replaced(encoding: str, expected: str) -> Non
 TUNE = ("tune", "--objective", "branin", "--algorithm", "random", "--budget", "6", "--name", "b")
 
 
-def slow(*values: str) -> list[Any]:
-    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+def thorough(*values: str) -> list[Any]:
+    """Mark cases that a harder one covers: both streams closed, an output that ends, an encoding of as many letters."""
+    return [pytest.param(value, marks=pytest.mark.thorough) for value in values]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("redirected", [">/dev/full", ">&- 2>&-", *slow(">&-", "| head -n 1", "2>/dev/full")])
+@pytest.mark.parametrize("redirected", [">/dev/full", ">&- 2>&-", "| head -n 1", *thorough(">&-", "2>/dev/full")])
 def test_a_study_outlives_its_standard_streams(tmp_path: Path, redirected: str) -> None:
     """Its record is what it is anyway; the exit status says whether the output could be written."""
     line = f"{sys.executable} -m partune {' '.join(TUNE)} {redirected}; echo ${{PIPESTATUS[0]}} >status"
@@ -176,7 +177,7 @@ def test_a_study_outlives_its_standard_streams(tmp_path: Path, redirected: str) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", *slow("latin-1", "cp1252")])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", *thorough("cp1252")])
 def test_any_encoding_will_do(tmp_path: Path, encoding: str) -> None:
     """A study with a standard error and base, which its log and tables tell with a sign that ASCII lacks."""
     script = tmp_path / "script.py"

@@ -24,7 +24,7 @@ from partune.space import Float, Space
 from partune.study import Study
 from partune.trial import Config, Observation, Status, Trial
 from partune.trial.names import Baseline, FreshRun, FurtherBaseline
-from tests.support.simulated import SimulatedTuning
+from tests.support.simulated import ALL, Died, Mortal, SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-4, 2e-3, log=True))
 
@@ -164,6 +164,54 @@ def test_a_baseline_that_fails_is_reported_and_left_out_of_the_verdict(tmp_path:
     assert facts.summary["baselines"][0]["status"] == Status.FAILED
     assert "loss diverged" in printed(facts)
     assert facts.summary["verdict"]["better_than"] == ["base", "defaults", "weaker"]
+
+
+class Raising(Compared):
+    """A wild baseline raises an exception, as a trial does, instead of returning a failure."""
+
+    def score_defaults(self, trial: Trial, adapter: Path) -> Observation:
+        return self.evaluate(trial, adapter, ALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Compared, Raising])
+def test_a_baseline_that_failed_by_itself_is_not_run_again(tmp_path: Path, kind: type[Compared]) -> None:
+    rates = {"weak": 1e-6, "wild": 1e-2}
+    for budget, resume in ((4, False), (6, True)):
+        tuning = kind(rates=rates)
+        study = Study(SPACE, tuning, "lhs", 1, tmp_path / "s", seeds=2, resume=resume, watcher=Quiet()).run(budget)
+        study.close()
+        assert study.anchors[FurtherBaseline("wild")].status is Status.FAILED
+        assert FreshRun(FurtherBaseline("wild"), 1) not in study.anchors
+        assert not resume or "0:0.01" not in tuning.calls
+        facts = Facts(Record.open(tmp_path / "s", read_only=True))
+        assert "loss diverged" in printed(facts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [Baseline.DEFAULTS, FurtherBaseline("weaker")])
+def test_a_baseline_whose_worker_died_runs_again(
+    tmp_path: Path, name: Baseline | FurtherBaseline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"weak": 1e-6, "weaker": 1.1e-6}
+    rate = rates[name.name] if isinstance(name, FurtherBaseline) else 1e-6
+
+    def die(self: Compared, trial: Trial, adapter: Path) -> Observation:
+        if trial.config["learning_rate"] == rate:
+            raise Died
+        return self.evaluate(trial, adapter, ALL)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Compared, "score_defaults", die)
+        tuning, pool = Compared(rates=rates), Mortal()
+        study = Study(SPACE, tuning, "lhs", 1, tmp_path / "s", seeds=2, workers=pool, watcher=Quiet())
+        with pytest.raises(UserError, match=r"its worker died 3 times.*partune resume"):
+            study.run(4)
+        study.close()
+    assert name not in study.anchors
+    later, _ = run(tmp_path / "s", 4, True, **rates)
+    assert later.anchors[name].status is Status.DONE
+    assert FreshRun(name, 2) in later.anchors
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def test_a_keyword_that_does_not_exist_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"noisy": "yes"}, "noisy is true, false or None, got 'yes'"),
+        ({"noisy": "yes"}, "noisy must be true, false or None, got 'yes'"),
         ({"options": {"x": {1}}}, "an algorithm's options are recorded"),
         ({"options": [1]}, "options: input should be a valid dictionary"),
         ({"confirm": "3"}, "confirm: input should be a valid integer"),

@@ -58,6 +58,13 @@ def saving(path: Path) -> None:
     raise PreemptedError
 
 
+def saving_once(path: Path) -> int:
+    """Save itself when it is told to go; called again, say in which process it runs."""
+    if not path.exists():
+        saving(path)
+    return os.getpid()
+
+
 def wait_for(path: Path) -> None:
     eventually(path.exists)
 

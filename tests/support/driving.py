@@ -10,7 +10,7 @@ from partune import Study, study
 from partune.trial import Config
 from tests.study.test_study import PLANE, himmelblau
 
-BUDGET = 30
+BUDGET = 20
 
 
 def slow(config: Config) -> float:

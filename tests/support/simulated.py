@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from partune.errors import UserError
 from partune.objectives.base import Anchored
 from partune.space import Space
 from partune.trial import Config, Observation, Trial
+from partune.workers.base import Inline, WorkerLostError
 
 SEARCH = frozenset({"search"})
 JUDGED = frozenset({"search", "verdict"})
@@ -97,3 +99,19 @@ class SimulatedTuning(Anchored):
                 scores[name] = float(values.mean())
                 scores[f"{name}_stderr"] = float(values.std(ddof=1) / math.sqrt(self.items))
         return Observation(scores, scores["score_stderr"], items=items)
+
+
+class Died(BaseException):
+    """What ends a worker; it is no Exception, so nothing between the worker and its pool can catch it."""
+
+
+class Mortal(Inline):
+    """A worker that dies of the calls that raise `Died`."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except Died:
+            lost: Future[Any] = Future()
+            lost.set_exception(WorkerLostError("its worker died 3 times"))
+            return lost

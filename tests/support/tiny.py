@@ -30,6 +30,10 @@ from partune.runtime.isolation import quiet
 
 TEXT = "the pump valve motor gasket fails leaks needs oil water red blue green why what which answer is of a machine"
 WORDS = TEXT.split()
+PROMPTS = (  # of Alpaca, so that their words are tokens and rows are short
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request. Instruction: Input: Response:"
+)
 CONTEXT = 192
 
 Row = dict[str, Any]
@@ -42,12 +46,12 @@ def make_tokenizer(pad: bool = True) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     specials = ["<s>", "</s>", *(["<pad>"] if pad else [])]
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=500,
         special_tokens=specials,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([" ".join(WORDS), "Below is an instruction. Response Instruction Input"] * 3, trainer)
+    tokenizer.train_from_iterator([" ".join(WORDS), PROMPTS] * 3, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>" if pad else None

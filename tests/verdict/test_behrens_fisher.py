@@ -28,12 +28,10 @@ def test_no_variance_is_no_error() -> None:
     assert (found.sf(-1e-9), found.sf(0.0), found.sf(1e-9), found.quantile(0.975)) == (1.0, 0.5, 0.0, 0.0)
 
 
-@pytest.mark.parametrize(("df", "percent_5", "percent_1"), [(6, 2.435, 3.557), (8, 2.292, 3.206), (24, 2.056, 2.751)])
-def test_the_published_tables_for_equal_variances(df: float, percent_5: float, percent_1: float) -> None:
-    """Fisher and Yates, Statistical Tables, table VI 1: two-sided points at an angle of 45 degrees, equal n."""
-    found = BehrensFisher((0.5, 0.5), (df, df))
-    assert found.quantile(0.975) == pytest.approx(percent_5, abs=2e-3)
-    assert found.quantile(0.995) == pytest.approx(percent_1, abs=4e-3)
+@pytest.mark.parametrize(("df", "published"), [(6, 2.435), (8, 2.292), (24, 2.056)])
+def test_the_published_table_for_equal_variances(df: float, published: float) -> None:
+    """Fisher and Yates, Statistical Tables: two-sided 5 % points for an angle of 45 degrees and equal n."""
+    assert BehrensFisher((0.5, 0.5), (df, df)).quantile(0.975) == pytest.approx(published, abs=2e-3)
 
 
 @pytest.mark.parametrize(

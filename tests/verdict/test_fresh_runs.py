@@ -27,13 +27,13 @@ from partune.runtime.rounding import measured
 from partune.study import Watcher
 from partune.trial import Status, Trial
 from partune.trial.names import FreshRun, RunName
-from partune.verdict import flips, winner
+from partune.verdict import winner
 from partune.verdict.limits import Limits
 from partune.verdict.paired import level
 from partune.verdict.winner import fresh_due, fresh_runs, judge, on_verdict_items, shipped, which_look
 from partune.workers.base import Inline, WorkerLostError
 from tests.support import ROOT
-from tests.support.simulated import SimulatedTuning
+from tests.support.simulated import Died, Mortal, SimulatedTuning
 
 SCRIPT = runpy.run_path(str(ROOT / "benchmarks" / "verdict_errors.py"))
 SPACE = Space(learning_rate=Float(1e-6, 1e-3, log=True), lora_r=Int(2, 64, log=True))
@@ -332,8 +332,8 @@ def test_a_fresh_run_that_lost_its_worker_is_not_on_record_and_resume_runs_it(tm
     with pytest.raises(UserError) as caught:
         study.run(6)
     assert str(caught.value) == (
-        f"lost, and not on record: fresh run 2 of trial {number}, fresh run 3 of the defaults (its worker died 3 "
-        f"times). To run what is missing: partune resume {tmp_path / 's'}"
+        f"results were lost: fresh run 2 of trial {number}, fresh run 3 of the defaults (its worker died 3 "
+        f"times). To compute them: partune resume {tmp_path / 's'}"
     )
     assert len(fresh_runs(study.anchors, number)) == len(fresh_runs(study.anchors, "defaults")) == 3
     assert study.verdict is None
@@ -385,12 +385,12 @@ def test_a_baseline_or_a_winner_that_lost_its_worker_is_not_on_record(
     tmp_path: Path, method: str, what: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: Any) -> Observation:
-        raise WorkerLostError("its worker died 3 times")
+        raise Died
 
-    study = Study(SPACE, Reloaded(), "random", directory=tmp_path / "s", workers=Dying())
+    study = Study(SPACE, Reloaded(), "random", directory=tmp_path / "s", workers=Mortal())
     with monkeypatch.context() as patched:
         patched.setattr(Reloaded, method, die)
-        told = rf"lost, and not on record: {what} \(its worker died 3 times\)\. To run .*: partune resume .*s$"
+        told = rf"results were lost: {what} \(its worker died 3 times\)\. To compute them: partune resume .*s$"
         with pytest.raises(UserError, match=told):
             study.run(6)
     assert name not in study.anchors
@@ -679,11 +679,9 @@ def test_a_record_without_looks_or_fresh_runs_has_its_verdict(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_landscape_of_equals_gives_no_false_better_and_a_gain_is_seen(
-    thorough: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("fewer_flips")
+def test_a_landscape_of_equals_gives_no_false_better_and_a_gain_is_seen(thorough: bool) -> None:
     """Short; docs/report.md has 400 studies a row. Without fresh runs .7 of the first kind say BETTER."""
-    monkeypatch.setattr(flips, "FLIPS", 999)  # a tenth, with which the test has its level just as well
     most, simulate = SCRIPT["most"], SCRIPT["run"]
     equal, better = (40, 25) if thorough else (16, 10)
     flat = [simulate(0.03, 0.0, world, 12, "lhs") for world in range(equal)]

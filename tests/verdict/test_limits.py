@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from partune.verdict.limits import ALIKE, Limits
-from partune.verdict.paired import Runs, compare, level
+from partune.verdict.paired import compare, level
+from partune.verdict.runs import Runs
 
 
 def one(values: np.ndarray) -> Runs:

@@ -9,36 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from partune.verdict import flips
 from partune.verdict.flips import sign_flips
-from partune.verdict.paired import (
-    LEVEL,
-    Comparison,
-    Runs,
-    Variance,
-    compare,
-    joined_small,
-    level,
-    verdict,
-)
+from partune.verdict.paired import LEVEL, Comparison, Rival, Verdict, compare, level, verdict
+from partune.verdict.runs import Runs
+from partune.verdict.variance import Variance
+from tests.support.runs import one, several
 
 Array = np.ndarray[Any, Any]
-
-
-def one(*values: Array, **tasks: Array) -> Runs:
-    """One run's scores on the items of a task, or of several by name."""
-    return Runs.of([tasks or {"task": values[0]}])
-
-
-def several(values: Array) -> Runs:
-    """Runs on one task; values: (S, n)."""
-    return Runs.of([{"task": row} for row in values])
-
-
-@pytest.fixture
-def fewer_flips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tenth of the random sign flips, with which the test has its level just as well, in simulations of many."""
-    monkeypatch.setattr(flips, "FLIPS", 999)
 
 
 # ----- sign flips
@@ -121,45 +98,6 @@ def test_one_adapter_of_each_has_the_paired_error_and_students_interval() -> Non
     assert found.interval == pytest.approx((low, high))
 
 
-def test_several_tasks_weigh_the_same_whatever_their_size() -> None:
-    winner = one(small=np.array([1.0, 1, 1, 0]), large=np.zeros(400))
-    found = compare(winner, one(small=np.zeros(4), large=np.zeros(400)))
-    assert found.gain == pytest.approx(0.75 / 2)
-    assert found.items == 404
-    assert found.p == pytest.approx(1 / 8)  # of three items that differ, all won
-
-
-def test_a_small_task_has_its_own_degrees_of_freedom() -> None:
-    """Two tasks of one run each are Welch's two samples: 3 items beside 300 leave some 2 degrees, not 301."""
-    rng = np.random.default_rng(10)
-    small, large = rng.normal(1.0, 1, 3), rng.normal(0.5, 1, 300)
-    found = compare(one(small=small, large=large), one(small=np.zeros(3), large=np.zeros(300)))
-    oracle = stats.ttest_ind(small, -large, equal_var=False)
-    assert found.variance.items_df == pytest.approx(oracle.df)
-    assert found.interval == pytest.approx(np.array(oracle.confidence_interval(0.95)) / 2)
-
-
-def test_a_group_weighs_as_its_table_does() -> None:
-    """A leaf of 2 items counts as much as one of 200 where the group's score is the mean of its leaves'."""
-    leaf = {"task": np.repeat([0, 1], [2, 200])}
-    weights = {"task": np.repeat([1 / 4, 1 / 400], [2, 200])}
-    winner = Runs.of([{"task": np.r_[np.ones(2), np.zeros(200)]}], weights, leaf)
-    base = Runs.of([{"task": np.zeros(202)}], weights, leaf)
-    assert compare(winner, base).gain == pytest.approx(0.5)
-
-
-def test_leaves_of_one_item_share_a_stratum() -> None:
-    assert len(np.unique(joined_small(np.array([0, 1, 2, 3])))) == 1
-    assert joined_small(np.array([0, 0, 0, 1, 1, 2])).tolist() == [0, 0, 0, 1, 1, 1]
-    assert joined_small(np.array([0])).tolist() == [-1]
-    rng = np.random.default_rng(0)
-    leaves = {"task": np.arange(57)}
-    runs = [Runs.of([{"task": rng.random(57)}], None, leaves) for _ in range(2)]
-    assert compare(*runs).stderr == pytest.approx(
-        float(np.std(runs[0].values - runs[1].values, ddof=1)) / math.sqrt(57)
-    )
-
-
 def test_items_without_a_score_in_any_run_are_left_out() -> None:
     rng = np.random.default_rng(4)
     a, b = rng.random((3, 50)), rng.random(50)
@@ -190,40 +128,6 @@ def test_one_item_has_no_error_and_shows_nothing() -> None:
 # ----- runs and items
 
 
-def crossed(rng: np.random.Generator, runs: int, items: int, between: float, own: float, rest: float) -> Array:
-    """(runs, items) of a configuration whose true score is 0. Standard deviations of runs, items and what is left."""
-    return rng.normal(0, between, (runs, 1)) + rng.normal(0, own, items) + rng.normal(0, rest, (runs, items))
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("fewer_flips")
-def test_the_variance_of_a_crossed_design_is_unbiased() -> None:
-    """Without the clamp at 0 it would be so exactly; with runs that differ much the clamp is never met."""
-    rng = np.random.default_rng(5)
-    between, own, rest, n = 0.4, 0.5, 0.8, 60
-    found = [
-        compare(several(crossed(rng, 4, n, between, own, rest)), several(crossed(rng, 5, n, between, own, rest)))
-        for _ in range(600)
-    ]
-    truth = between**2 * (1 / 4 + 1 / 5) + 2 * own**2 / n + rest**2 / n * (1 / 4 + 1 / 5)
-    assert np.var([each.gain for each in found]) == pytest.approx(truth, rel=0.2)
-    assert np.mean([each.stderr**2 for each in found]) == pytest.approx(truth, rel=0.1)
-    assert all(
-        each.stderr**2 == pytest.approx(each.by_items**2 + each.by_seeds**2) and each.runs == (4, 5) for each in found
-    )
-
-
-def test_runs_that_differ_alone_are_welchs_test() -> None:
-    """Items that all runs answer alike leave the runs' means: Welch's t, whose degrees Satterthwaite's are."""
-    rng = np.random.default_rng(6)
-    a, b = rng.normal(2, 1, 4), rng.normal(0, 2, 6)
-    found = compare(several(np.tile(a[:, None], 50)), several(np.tile(b[:, None], 50)))
-    oracle = stats.ttest_ind(a, b, equal_var=False, alternative="greater")
-    assert found.stderr == pytest.approx((a.mean() - b.mean()) / oracle.statistic)
-    assert found.variance.runs_df == pytest.approx(oracle.df)
-    assert found.p == pytest.approx(max(oracle.pvalue, 0.5**50))
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("fewer_flips")
 @pytest.mark.parametrize("between", [0.0, 0.01, 0.03])
@@ -244,20 +148,6 @@ def test_seeds_and_items_keep_level_and_coverage(between: float) -> None:
     covered = sum(each.interval[0] <= 0 <= each.interval[1] for each in found)
     assert wrong <= stats.binom(studies, LEVEL).ppf(0.995)
     assert covered >= stats.binom(studies, 0.95).ppf(0.005)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("fewer_flips")
-def test_two_fresh_runs_keep_the_level_against_a_base_model() -> None:
-    """One degree of freedom of the runs beside 399 of the items: merged by Satterthwaite, 8 to 9 % say "better"."""
-    rng = np.random.default_rng(9)
-    studies = 400
-    said = 0
-    for _ in range(studies):
-        items = rng.normal(0.5, 0.2, 400)
-        runs = items + rng.normal(0, 0.02, (2, 1)) + rng.normal(0, 0.18, (2, 400))
-        said += compare(several(runs), one(items + rng.normal(0, 0.18, 400)), level(1)).better
-    assert said <= stats.binom(studies, LEVEL).ppf(0.995)
 
 
 # ----- the verdict
@@ -328,6 +218,45 @@ def test_a_loss_is_shown_as_one() -> None:
     assert found.sentence.startswith("SHOWN WORSE than the untouched base model (gain -0.")
     assert "p < 0.001" in found.sentence
     assert not found.use_defaults  # which are not better than the base
+
+
+def judged(*p_worse: float) -> Verdict:
+    """A verdict whose comparisons with base, defaults and recipes have these p-values of a loss."""
+    tests = [Comparison(-0.1, Variance(0.01, 0.0, 50.0), 1 - p, p, 100, level=level(1)) for p in p_worse]
+    recipes = tuple(Rival(f"r{i}", over, over) for i, over in enumerate(tests[2:]))
+    return Verdict(tests[0], tests[1], tests[1], seeds=4, others=recipes)
+
+
+@pytest.mark.parametrize(
+    ("p_worse", "worse"),
+    [  # level(1) is .0375: Holm compares with .009375, .0125, .01875 and .0375
+        ((0.0093, 0.0124, 0.0187, 0.0375), ("base", "defaults", "r0", "r1")),
+        ((0.0375, 0.0187, 0.0124, 0.0093), ("base", "defaults", "r0", "r1")),
+        ((0.0094, 0.0094, 0.0094, 0.0094), ()),
+        ((0.0126, 0.9, 0.001, 0.0126), ("r0",)),
+        ((0.9, 0.0188, 0.001, 0.0124), ("r0", "r1")),
+        ((0.0187, 0.9), ("base",)),
+        ((0.9, 0.0188), ()),
+    ],
+)
+def test_losses_are_shown_by_holms_procedure(p_worse: tuple[float, ...], worse: tuple[str, ...]) -> None:
+    found = judged(*p_worse)
+    assert found.worse_than == worse
+    names = ["base", "defaults", *(rival.name for rival in found.others)]
+    assert [name for name in names if found.relation(name) == "worse"] == list(worse)
+    assert found.sentence.count("SHOWN WORSE than") + found.sentence.count(" and than") == len(worse)
+
+
+def test_several_baselines_do_not_make_a_false_loss_more_frequent() -> None:
+    """Without any effect, and with p-values that are correlated as those of one winner are."""
+    rng = np.random.default_rng(3)
+    counts = {"verdict": 0, "each alone": 0}
+    for _ in range(4000):
+        p = stats.norm.cdf(math.sqrt(0.5) * rng.normal() + math.sqrt(0.5) * rng.normal(size=4))
+        counts["verdict"] += bool(judged(*p).worse_than)
+        counts["each alone"] += bool((p <= level(1)).any())
+    assert counts["each alone"] > 1.5 * LEVEL * 4000
+    assert counts["verdict"] <= level(1) * 4000 + 2.6 * math.sqrt(level(1) * 4000)
 
 
 def test_the_defaults_are_advised_where_they_are_shown_better_than_both() -> None:

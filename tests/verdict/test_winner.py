@@ -181,8 +181,7 @@ def test_a_confirmation_that_lost_its_worker_is_not_on_record_and_runs_when_the_
     with pytest.raises(UserError) as caught:
         study.run(12)
     assert str(caught.value) == (
-        f"lost, and not on record: confirmation 1 of trial {leader} (its worker died). To run what is missing: "
-        "run it again"
+        f"results were lost: confirmation 1 of trial {leader} (its worker died). To compute them: run it again"
     )
     assert len(study.anchors) == 2
     study.run(12)

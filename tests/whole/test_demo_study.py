@@ -16,12 +16,16 @@ import pytest
 from partune.demo import DIRECTORY
 from partune.record.record import Record
 from tests.support.commands import said
+from tests.support.harness import simple_evaluate
 from tests.support.waiting import eventually
 from tests.whole.test_docs import blocks
 
 pytestmark = pytest.mark.slow
 
-SHORT = ["--steps", "12", "--limit", "60", "--budget", "4", "--algorithm", "lhs", "--seed", "5"]
+ITEMS = 60  # of each task
+SHORT = ["--steps", "12", f"--limit={ITEMS}", f"--test-limit={ITEMS}", "--budget", "4", "--seeds", "2"]
+SHORT += ["--algorithm", "lhs", "--seed", "5"]
+PACK = ["--pack", "4"]  # that which the first study measures, so that the others need not
 
 
 def partune(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
@@ -54,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_killed_and_resumed_it_is_the_unbroken_study(folder: Path) -> None:
     journal = folder / "runs" / "broken" / "journal.log"
-    process = partune("demo", "--name", "broken", *SHORT, cwd=folder)
+    process = partune("demo", "--name", "broken", *SHORT, *PACK, cwd=folder)
     for trials in (0, 2):  # while base or defaults are scored, and within the search
         eventually(
             lambda process=process, trials=trials: (
@@ -87,7 +91,7 @@ def test_the_same_trials_have_the_same_scores_through_peft(folder: Path) -> None
 
 
 def test_rungs_stop_trials_of_the_demo_and_are_reported(folder: Path) -> None:
-    longer = [*SHORT, "--steps", "32", "--budget", "8"]
+    longer = [*SHORT, *PACK, "--steps", "32", "--budget", "8"]
     output = said(folder, "demo", "--name", "rungs", *longer, "--stop", "rungs")
     found = report(folder, "rungs")
     stopped = [trial for trial in found["trials"] if trial["status"] == "stopped"]
@@ -98,7 +102,6 @@ def test_rungs_stop_trials_of_the_demo_and_are_reported(folder: Path) -> None:
 
 
 def test_the_exported_adapter_scores_what_was_recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
@@ -111,8 +114,8 @@ def test_the_exported_adapter_scores_what_was_recorded(folder: Path, monkeypatch
         tasks=["factory_cloze", "factory_questions"],
         task_manager=TaskManager(include_path=str(DIRECTORY / "tasks"), include_defaults=False),
         bootstrap_iters=1,
+        limit=ITEMS,
     )
-    assert found is not None
     questions = found["results"]["factory_questions"]
     assert questions["acc_norm,none"] == pytest.approx(best["test"]["factory_questions"]["score"], abs=1e-12)
     assert questions["acc_norm_stderr,none"] == pytest.approx(best["test"]["factory_questions"]["stderr"], abs=1e-9)

@@ -9,6 +9,8 @@ source only:
 - A block with a title (```yaml title="study.yaml"```) is a file of that name in the page's folder.
 - `yaml` is a study's, an experiment's or a batch system's file where it looks like one, and valid then.
 - `<!-- not run: why -->`: a `python` block that needs what a test has not. `<!-- run slow -->`: the page takes a while.
+  `<!-- run slow, with: --limit 40 -->`: and `partune tune` has these flags as well, for a study that is shorter than a
+  reader's.
 """
 
 from __future__ import annotations
@@ -96,7 +98,7 @@ def identity(page: Path) -> str:
 
 
 def is_slow(page: Path) -> bool:
-    return any(block.mark == "run slow" for block in blocks(page))
+    return any(block.mark.startswith("run slow") for block in blocks(page))
 
 
 def by_page(pages: list[Path]) -> Any:
@@ -174,8 +176,10 @@ def run(block: Block, place: str) -> Iterator[str]:
     for arguments, target in commands(block.text):
         if "--help" not in arguments:
             build_parser().parse_args(arguments)
-        if block.mark not in ("run", "run slow"):
+        if not block.mark.startswith("run"):
             continue
+        if arguments[0] == "tune":
+            arguments = [*arguments, *block.mark.partition("with: ")[2].split()]
         sys.path[:] = [place for place in sys.path if place]  # as of the entry point: without the current folder
         output, errors = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
@@ -185,7 +189,7 @@ def run(block: Block, place: str) -> Iterator[str]:
             yield output.getvalue()
         else:
             Path(target).write_text(output.getvalue(), encoding="utf-8")
-    if block.mark in ("run", "run slow"):
+    if block.mark.startswith("run"):
         assert all(re.match(r"(partune|for|do|done| )", line) for line in block.text.splitlines()), (
             f"{place}: not all ran"
         )

@@ -182,6 +182,7 @@ def test_the_study_runs(
     """End to end, shortened: two trials of four steps, a few items and validation rows."""
     monkeypatch.chdir(tmp_path)
     few = ["--steps", "4", "--warmup-steps", "1", "--limit", "16", "--test-limit", "8", "--budget", "2"]
+    few += ["--seeds", "2", "--pack", "2"]
     assert main(["tune", str(folder / "study.yaml"), *few, "--name", "short"]) == 0
     capsys.readouterr()
     assert main(["report", "runs/short", "--json"]) == 0

@@ -70,7 +70,9 @@ def kill_after(process: subprocess.Popen[str], calls: Path, count: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["soo", pytest.param("bo", marks=pytest.mark.thorough), "bamsoo"])
+@pytest.mark.parametrize(
+    "algorithm", ["bamsoo", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("soo", "bo"))]
+)
 def test_killed_again_and_again_a_study_ends_as_the_unbroken_one(algorithm: str, tmp_path: Path) -> None:
     said(tmp_path, *tune("unbroken", algorithm))
     (tmp_path / "calls").unlink()

@@ -77,7 +77,13 @@ class Noted:
 
 
 def gone() -> bool:
-    return eventually(lambda: not jobs())
+    return eventually(lambda: not counted())
+
+
+def counted() -> int:
+    """The number of jobs, asked for only now and then, because each time is a process of SLURM."""
+    time.sleep(0.3)
+    return len(jobs())
 
 
 def test_a_study_runs_in_jobs_and_leaves_none(here: Path) -> None:
@@ -138,7 +144,7 @@ def test_an_idle_job_ends_and_a_job_of_two_workers_is_one(here: Path) -> None:
         assert len(jobs()) == 1  # the minimum, in whole jobs
         pt.Study(LINE, Noted(notes, jobs=2), "sobol", seed=3, workers=workers).run(10)
         assert len(set(notes.read_text().split())) == 2
-        eventually(lambda: len(jobs()) == 1)
+        eventually(lambda: counted() == 1)
     assert gone()
 
 

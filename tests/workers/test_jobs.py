@@ -61,7 +61,7 @@ def bereft(system: System, started: Callable[..., Jobs]) -> Jobs:
     """One job, whose worker has been there and is gone."""
     jobs = started(maximum=1)
     system.there["SLURMCluster-0"] = 1
-    jobs.look()
+    jobs.check()
     system.there.clear()
     return jobs
 
@@ -71,11 +71,11 @@ def test_a_job_that_ended_is_followed_by_another_which_may_wait_as_long_as_it_ha
 ) -> None:
     jobs = bereft(system, started)
     system.turn(1, "TIMEOUT")
-    jobs.look()
+    jobs.check()
     assert system.states == {"1": "TIMEOUT", "2": "PENDING"}
     for _ in range(3):
         later(1000.0)
-        jobs.look()
+        jobs.check()
     assert system.states == {"1": "TIMEOUT", "2": "PENDING"}
 
 
@@ -83,12 +83,12 @@ def test_no_two_jobs_have_one_name(system: System, started: Callable[..., Jobs])
     """Dask refuses a worker whose name another bears, who may only be on its way out."""
     jobs = started(maximum=2)
     system.need = 2
-    jobs.look()
+    jobs.check()
     names = set()
     for number in (2, 3, 4):
         names |= set(jobs._jobs.worker_spec)
         system.turn(number, "CANCELLED")
-        jobs.look()
+        jobs.check()
     assert names == {f"SLURMCluster-{number}" for number in range(4)}
 
 
@@ -100,7 +100,7 @@ def test_a_job_that_waits_to_run_once_more_is_left_in_the_queue(
     jobs = bereft(system, started)
     system.turn(1, state)
     later(1000.0)
-    jobs.look()
+    jobs.check()
     assert system.states == {"1": state}
 
 
@@ -110,16 +110,16 @@ def test_a_running_job_without_its_workers_is_ended_after_a_while(
     jobs = started(maximum=1)
     system.turn(1, "RUNNING")
     later(1000.0)
-    jobs.look()
+    jobs.check()
     assert system.states == {"1": "RUNNING"}  # its first worker may be slow to come
     system.there["SLURMCluster-0"] = 1
-    jobs.look()
+    jobs.check()
     system.there.clear()
     later(module.GONE - 10)
-    jobs.look()
+    jobs.check()
     assert system.states == {"1": "RUNNING"}
     later(20.0)
-    jobs.look()
+    jobs.check()
     assert system.states == {"1": "CANCELLED", "2": "PENDING"}
     assert not jobs._seen
 
@@ -131,16 +131,16 @@ def test_jobs_that_end_before_a_worker_comes_are_given_up_and_named(
     for number, state in ((1, "FAILED"), (2, "COMPLETED"), (3, "OUT_OF_MEMORY")):
         assert system.failure is None
         system.turn(number, state)
-        jobs.look()
+        jobs.check()
     assert str(system.failure) == "jobs 1, 2, 3 ended before a worker came: read their output"
-    jobs.look()
+    jobs.check()
     assert len(system.states) == 3
 
 
 def test_a_job_that_nobody_lists_any_more_has_ended(system: System, started: Callable[..., Jobs]) -> None:
     jobs = started(maximum=1)
     (system.folder / "jobs" / "1").unlink()
-    jobs.look()
+    jobs.check()
     assert system.states == {"2": "PENDING"}
 
 
@@ -152,7 +152,7 @@ def test_jobs_that_others_end_do_not_count_as_fruitless(
     jobs = started(maximum=1)
     for number in range(1, 6):
         system.turn(number, state)
-        jobs.look()
+        jobs.check()
     assert system.failure is None
     assert system.states["6"] == "PENDING"
 
@@ -166,16 +166,16 @@ def test_while_workers_are_there_fruitless_jobs_only_make_it_slower(
     system.there["SLURMCluster-0"] = 1
     system.need = 2
     for number in range(2, 5):
-        jobs.look()
+        jobs.check()
         system.turn(number, "FAILED")
     with caplog.at_level(logging.WARNING):
-        jobs.look()
-        jobs.look()
+        jobs.check()
+        jobs.check()
     assert said(caplog) == ["Jobs 2, 3, 4 ended before a worker came: read their output."]
     assert system.failure is None
     assert len(system.states) == 4
     later(module.AGAIN + 1)
-    jobs.look()
+    jobs.check()
     assert system.states["5"] == "PENDING"
 
 
@@ -185,7 +185,7 @@ def test_a_batch_system_that_does_not_answer_changes_nothing(
     jobs = bereft(system, started)
     down = system.put("down")
     later(1000.0)
-    jobs.look()
+    jobs.check()
     down.unlink()
     assert system.states == {"1": "PENDING"}
 
@@ -196,12 +196,12 @@ def test_the_batch_system_is_asked_only_while_a_job_has_no_worker(
     monkeypatch.setattr(module, "ASK", 3600.0)
     jobs = started(maximum=1)
     jobs._asked = -7200.0
-    jobs.look()
-    jobs.look()  # was asked a moment ago
+    jobs.check()
+    jobs.check()  # was asked a moment ago
     assert (system.folder / "questions").read_text().count("\n") == 1
     monkeypatch.setattr(module, "ASK", 0.0)
     system.there["SLURMCluster-0"] = 1
-    jobs.look()
+    jobs.check()
     assert (system.folder / "questions").read_text().count("\n") == 1
     assert f"--user={os.getuid()}" in (system.folder / "questions").read_text()
 
@@ -228,7 +228,7 @@ def test_there_are_as_many_jobs_as_work_and_the_bounds_ask_for(
 ) -> None:
     watched = started(minimum=minimum, maximum=maximum, workers_per_job=each)
     system.need = need
-    watched.look()
+    watched.check()
     assert list(system.states.values()) == ["PENDING"] * jobs
 
 
@@ -239,7 +239,7 @@ def test_what_waits_longest_and_what_is_busy_stays(system: System, started: Call
     system.there |= {names[0]: 0, names[1]: 1}
     for need, left in ((4, names), (3, names[:3]), (2, names[:2]), (1, names[1:2]), (0, names[1:2])):
         system.need = need
-        jobs.look()
+        jobs.check()
         assert list(jobs._jobs.worker_spec) == left
         assert {number for number, state in system.states.items() if state == "PENDING"} == set(system.numbers(jobs))
     assert system.leaving == {names[0]}
@@ -253,7 +253,7 @@ def test_a_job_ends_only_where_all_of_its_workers_have_nothing_to_do(
     for number in (0, 1):
         system.there |= {f"SLURMCluster-{number}-0": 0, f"SLURMCluster-{number}-1": 1}
     system.need = 0
-    jobs.look()
+    jobs.check()
     assert list(system.states.values()) == ["PENDING", "PENDING"]
     assert not system.leaving
 
@@ -265,16 +265,16 @@ def test_workers_that_are_lost_of_jobs_that_go_on_are_made_good(
     system.need = 8
     jobs = started(maximum=4, workers_per_job=2)
     system.there |= {f"SLURMCluster-{job}-{number}": 1 for job in (0, 1) for number in (0, 1)}
-    jobs.look()
+    jobs.check()
     del system.there["SLURMCluster-0-1"]
     later(module.GONE + 1)
-    jobs.look()
+    jobs.check()
     assert len(system.states) == 2
     del system.there["SLURMCluster-1-0"]
-    jobs.look()
+    jobs.check()
     assert len(system.states) == 2  # it may come back
     later(module.GONE + 1)
-    jobs.look()
+    jobs.check()
     assert len(system.states) == 3
 
 
@@ -296,13 +296,13 @@ def test_where_some_can_be_submitted_the_others_are_tried_again(
     assert len(system.states) == 1
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            jobs.look()
+            jobs.check()
             later(module.AGAIN + 1)
     assert said(caplog) == ["A job could not be submitted: sbatch: error: too many jobs for you"]  # once
     assert len(system.states) == 1
     assert len(jobs._jobs.worker_spec) == 1
     limit.unlink()
-    jobs.look()
+    jobs.check()
     assert len(system.states) == 3
 
 
@@ -314,7 +314,7 @@ def test_submissions_that_fail_are_not_tried_at_every_look(
     system.put("limit", "0")
     calls = system.put("calls")
     for _ in range(3):
-        jobs.look()
+        jobs.check()
     assert calls.read_text() == "sbatch\n"
 
 
@@ -330,7 +330,7 @@ def test_a_submission_whose_job_nobody_knows_is_one_that_failed(
         jobs._jobs.job_cls.submit_command = "sbatch-has-gone"
     with caplog.at_level(logging.WARNING):
         for _ in range(4):
-            jobs.look()
+            jobs.check()
     (text,) = said(caplog)
     assert text.startswith("A job could not be submitted: ")
     assert "\n" not in text
@@ -344,12 +344,12 @@ def test_a_job_that_could_not_be_cancelled_is_cancelled_again(system: System, st
     first, second = system.numbers(jobs)
     down = system.put("down")
     system.need = 1
-    jobs.look()
+    jobs.check()
     assert system.states == {first: "PENDING", second: "PENDING"}
     down.unlink()
-    jobs.look()
+    jobs.check()
     assert system.states == {first: "PENDING", second: "CANCELLED"}
-    jobs.look()
+    jobs.check()
     assert not jobs._ending
 
 
@@ -369,10 +369,10 @@ def test_a_job_whose_end_did_not_succeed_ends_at_the_next_look(
     monkeypatch.setitem(jobs._jobs.scheduler.handlers, "retire_workers", refuse)
     system.need = 1
     with pytest.raises(OSError, match="a moment"):
-        jobs.look()
+        jobs.check()
     assert system.states == {first: "PENDING", second: "PENDING"}
     monkeypatch.setitem(jobs._jobs.scheduler.handlers, "retire_workers", retire)
-    jobs.look()
+    jobs.check()
     assert system.states == {first: "PENDING", second: "CANCELLED"}
 
 
@@ -403,7 +403,7 @@ def test_what_oarsub_and_oardel_are_given(system: System, started: Callable[...,
     assert "source /shared/me/study/.venv/bin/activate" in given
     assert f"exec {sys.executable} -m distributed.cli.dask_worker tls://" in given
     assert "PRIVATE KEY" not in given
-    jobs.look()
+    jobs.check()
     assert system.numbers(jobs) == ["42"]
 
 
@@ -412,13 +412,13 @@ def test_where_the_system_cannot_be_asked_a_job_has_ended_some_time_after_its_wo
 ) -> None:
     jobs = started(system="pbs", maximum=1)
     later(1000.0)
-    jobs.look()
+    jobs.check()
     assert list(jobs._jobs.worker_spec) == ["PBSCluster-0"]
     system.there["PBSCluster-0"] = 0
-    jobs.look()
+    jobs.check()
     system.there.clear()
     later(module.GONE + 1)
-    jobs.look()
+    jobs.check()
     assert list(jobs._jobs.worker_spec) == ["PBSCluster-1"]
 
 
@@ -477,7 +477,7 @@ def test_a_job_on_another_cluster_is_asked_for_and_cancelled_there(
     system.script("sbatch", f'{SCRIPTS["sbatch"].rstrip()} on cluster foo"'.replace('$number" on', "$number on"))
     system.script("scancel", 'echo "$SLURM_CLUSTERS $@" >> "$PLAYED/cancelled"')
     jobs = started(maximum=1)
-    jobs.look()
+    jobs.check()
     assert "--clusters=foo" in (system.folder / "questions").read_text()
     jobs._end(list(jobs._jobs.worker_spec))
     assert (system.folder / "cancelled").read_text() == "foo 1\n"

@@ -73,7 +73,7 @@ SEED = 0
 
 
 class Course(Watcher):
-    """A study that has been run, and what was seen of its optimiser on the way.
+    """A study that has been run, and observations of its optimiser during the run.
 
     Args:
         algorithm: The name of the algorithm.

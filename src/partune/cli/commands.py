@@ -49,7 +49,12 @@ def resume(arguments: argparse.Namespace) -> int:
     study_config = studies.moved(recorded, arguments)
     with studies.workers_of(study_config.run) as workers:
         study = from_config.study(
-            study_config, directory, True, workers, arguments.storage, watcher=studies.watcher_of(arguments)
+            study_config,
+            directory,
+            True,
+            workers,
+            arguments.storage,
+            watcher=studies.watcher_of(arguments, study_config.run),
         )
         budget = arguments.budget or study.record.budget or study_config.search.budget
         if budget < len(study.trials):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from partune.errors import UserError
 from partune.report.row_sentences import length_notes, reading_notes, scored_notes, shortened
+from partune.runtime.disk import write_whole
 from partune.runtime.paths import as_path
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from partune.finetune.inspection import Inspection
 
 TRAINED = "bold green"  # the style of text that is trained on
-OPEN, CLOSE = "[[", "]]"  # its marks where there are no colours
-EXAMPLES = 3  # rows that are shown of those that ask what is scored
-ROWS_OF_PAGE = 20  # the fewest rows that a page shows
+OPEN, CLOSE = "[[", "]]"  # marks around this text if the output has no colours
+EXAMPLES = 3  # the number of rows shown of those that are also scored
+ROWS_OF_PAGE = 20  # the smallest number of rows that a page shows
 
 
 def show(
@@ -35,15 +36,15 @@ def show(
     test: config.Test | None = None,
     html: str | None = None,
 ) -> None:
-    """Print the format of data, the first rows, the lengths, and what is repeated, empty, cut, not used or scored by.
+    """Print the format of data, the first rows, the lengths, and what is repeated, empty, cut, not used or also scored.
 
     Args:
         data: Section `data` of a study.
         model: The base model, whose tokenizer counts the tokens; None to show the rows without it.
         count: The number of rows to show.
         console: The console to print to; standard output by default.
-        validation: Section `validation`, whose rows or tasks are looked for among the data.
-        test: Section `test`, whose tasks are looked for among the data.
+        validation: Section `validation`, with rows or tasks to look for in the data.
+        test: Section `test`, with tasks to look for in the data.
         html: The path of the page to write; None for no page.
 
     Raises:
@@ -62,7 +63,7 @@ def show(
     if path is not None:
         from partune.report.html.rows import page
 
-        _write(path, page(found, data, None if model is None else model.path))
+        write_whole(path, page(found, data, None if model is None else model.path))
         console.print(text(f"\nwrote {path}"))
 
 
@@ -74,14 +75,6 @@ def _new_page(name: str) -> Path:
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
     return path
-
-
-def _write(path: Path, page: str) -> None:
-    """Write a page; raise UserError if that fails."""
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _page(found: Inspection, data: config.Data, count: int, colours: bool) -> Iterator[Text]:

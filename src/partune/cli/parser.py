@@ -35,7 +35,7 @@ exit status:
 """
 TUNE = """\
 Search for the best hyperparameters of a LoRA fine-tuning. First score the baselines: the untouched model, and an
-adapter that was trained with the usual default values. Then run the trials, each of which trains and scores an adapter
+adapter that was trained with usual hyperparameters. Then run the trials, each of which trains and scores an adapter
 with other hyperparameters. At the end, give a verdict: a statistical test on held-out items, which the search never
 sees, tells whether the winner is really better. Each setting below can also be set in the study's file."""
 DEMO = """\
@@ -55,8 +55,8 @@ tiny model for a few steps: with learning rate 0, with several trials at once, a
 through PEFT. The exit status is 1 if any line says FAIL."""
 DATA = """\
 Show how training data are read: the format, the first rows as the model reads them with the trained part marked, the
-lengths in tokens, duplicates, what is empty or not used, and which validation rows or items of tasks stand among the
-rows. With --write, convert the data to JSON Lines. See docs/data.md."""
+lengths in tokens, duplicates, what is empty or not used, and which validation rows or items of tasks also occur among
+the rows. With --write, convert the data to JSON Lines. See docs/data.md."""
 COMPLETION = """\
 Print a script that completes commands, flags and their values in a shell.
 Save the output in a file that the shell reads:
@@ -264,8 +264,8 @@ def _export(command: Parser) -> None:
     # The braces tell the completion of shells the choices. `export` itself refuses a wrong one.
     command.add_argument("--quantize", metavar="{nf4,int8}", help=about)
     about = (
-        "Load what was written, score it on the study's held-out items, and say here and in the model card how much it "
-        "lost against the adapter."
+        "Load the export, score it on the study's held-out items, and state here and in the model card how much score "
+        "it lost against the adapter."
     )
     command.add_argument("--check", action="store_true", help=about)
     about = (
@@ -317,7 +317,7 @@ def _data(command: Parser) -> None:
     group = command.add_argument_group("model", "Without a model, no tokens are shown or counted.")
     for name in ("path", "revision", "trust_remote_code"):
         flags.add_flag(group, ("model", name), Model.model_fields[name])
-    about = "What a study would score by, which is looked for among the training rows."
+    about = "Validation rows and tasks that a study would score on. They are looked for among the training rows."
     group = command.add_argument_group("validation", about)
     for name in ("data", "tasks", "trust_task_code"):
         flags.add_flag(group, ("validation", name), Validation.model_fields[name])

@@ -208,7 +208,7 @@ class Terminal(Watcher):
         return name.name if isinstance(name, FurtherBaseline) else str(name)
 
     def _whose(self, fresh: FreshRun) -> str:
-        """Return the short name of whoever a fresh run is of."""
+        """Return the short name of the winner or baseline that a fresh run repeats."""
         return "winner" if isinstance(fresh.whose, int) else self._label(fresh.whose)
 
     def _print(self, *parts: str | tuple[str, str]) -> None:
@@ -247,7 +247,7 @@ class Terminal(Watcher):
 
 
 def _scored(scoring: Mapping[str, Any]) -> str:
-    """Return what the trials are scored by, from the record of it."""
+    """Return a description of how trials are scored, from the record."""
     counts = scoring["items"]
     search, verdict = (counts.get(str(ResultName(items, ROWS))) for items in (ItemSet.SEARCH, ItemSet.VERDICT))
     if search is not None:

@@ -40,7 +40,7 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
         UserError: A setting is wrong or would have no effect. Nothing has been written.
     """
     from partune import config
-    from partune.config import unused
+    from partune.config import vetting
     from partune.objectives.base import not_searched
     from partune.study import from_config
 
@@ -50,8 +50,8 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     if arguments.print_config:
         print_yaml(lambda ascii_only: config.dump(study_config, ascii_only))
         return 0
-    unused.refuse(study_config, study_config.space or ())
-    watcher = watcher_of(arguments)
+    vetting.vet(study_config, study_config.space or ())
+    watcher = watcher_of(arguments, study_config.run)
     if fixed:
         watcher.noted(not_searched(fixed))
     with workers_of(study_config.run) as workers:
@@ -118,7 +118,8 @@ def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConf
     recorded = study_config.model_dump(mode="json")
     # Otherwise `--workers 4` for a study that was begun with a scheduler would request both.
     if where.keys() & {"workers", "scheduler", "cluster"}:
-        recorded["run"] = {key: value for key, value in recorded["run"].items() if key not in config.Where.model_fields}
+        chosen = config.Where.model_fields.keys() - {"track"}
+        recorded["run"] = {key: value for key, value in recorded["run"].items() if key not in chosen}
     trust = {"validation": flagged["validation"]} if "validation" in flagged else {}
     return config.parse(config.merged(recorded, {"run": where, **trust}))
 
@@ -274,11 +275,30 @@ def _following(study: Study, live: bool) -> Iterator[None]:
         writer.join()
 
 
-def watcher_of(arguments: argparse.Namespace) -> Watcher:
-    """Return the watcher that shows progress: silent with --quiet, on standard error with --json."""
+def watcher_of(arguments: argparse.Namespace, run: Run | None = None) -> Watcher:
+    """Return the watcher that shows progress, together with the study's trackers.
+
+    Args:
+        arguments: The parsed arguments: progress is silent with --quiet, and on standard error with --json.
+        run: The settings of the run, which name the trackers; None for a process that does not lead the study.
+
+    Raises:
+        UserError: A tracker cannot be used.
+    """
     from partune.cli.progress import Quiet, Terminal
 
-    return Quiet() if arguments.quiet else Terminal(console_of(arguments))
+    shown = Quiet() if arguments.quiet else Terminal(console_of(arguments))
+    if run is None or not run.track:
+        return shown
+    from partune.integrations.trackers import trackers
+    from partune.study import Watchers
+
+    # With --quiet, too, a user has to know that a tracker has failed.
+    return Watchers(shown, *trackers(run.track, _warn if arguments.quiet else shown.noted))
+
+
+def _warn(line: str) -> None:
+    print(f"partune: {line}", file=sys.stderr)
 
 
 def console_of(arguments: argparse.Namespace) -> Console | None:

@@ -9,6 +9,7 @@ from partune.config.file import dump, load, located, merged, parse, parts, secti
 from partune.config.recipes import RECIPES, USUAL, Recipe
 from partune.config.sections import (
     PACK,
+    TRACKERS,
     AnySection,
     Data,
     Model,
@@ -28,6 +29,7 @@ __all__ = [
     "DEFAULTS",
     "PACK",
     "RECIPES",
+    "TRACKERS",
     "USUAL",
     "AnySection",
     "Batch",

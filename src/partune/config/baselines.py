@@ -29,7 +29,7 @@ def baseline(defaults: Mapping[str, Any]) -> str:
     """Return the name of the default baseline, with each value that the user changed.
 
     Args:
-        defaults: The configuration of the baseline. That of an older version lacks some of DEFAULTS.
+        defaults: The configuration of the baseline. Records of older versions lack some of DEFAULTS.
     """
     changed = {name: value for name, value in defaults.items() if name in DEFAULTS and value != _usual_default(name)}
     values = ", ".join(f"{name}={value}" for name, value in changed.items())
@@ -37,10 +37,10 @@ def baseline(defaults: Mapping[str, Any]) -> str:
 
 
 def names_of(objective: Mapping[str, Any]) -> list[str]:
-    """Return the names of the baselines that the user chose, in their order; none stand for the field's defaults.
+    """Return the names of the baselines that the user chose, in their order; no names mean the field's defaults.
 
     Args:
-        objective: The identity of an objective, as a record has it.
+        objective: The identity of an objective, from a record.
     """
     return [recipe["name"] for recipe in objective.get("baseline") or ()]
 

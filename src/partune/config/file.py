@@ -1,6 +1,6 @@
 """Read, validate, merge and write the file of a study.
 
-A mistake becomes a `UserError` of one line. The line names the place and, for an unknown key, the most similar known
+A mistake becomes a `UserError` of one line. The line names the setting and, for an unknown key, the most similar known
 key.
 """
 
@@ -23,7 +23,7 @@ from partune.runtime.urls import masked, public
 def parse(value: Any) -> StudyConfig:
     """Return the configuration of a study from the mapping in its file; raise UserError if it is not valid."""
     if not isinstance(value, dict):
-        raise UserError(f"a study's file is a mapping of sections, got {type(value).__name__}")
+        raise UserError(f"a study's file must be a mapping of sections, got {type(value).__name__}")
     return validated(StudyConfig, value)
 
 
@@ -59,8 +59,8 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any], whole: type[Secti
     Args:
         below: The mapping of a file or a preset.
         above: The mapping whose values win, such as that of the flags.
-        whole: The class that defines the file. Values that it does not define as sections, such as a space, are not
-            merged but replaced.
+        whole: The class that defines the file. Values that are not sections, such as a space, are replaced instead of
+            merged.
     """
     mapping = dict(below)
     for name, value in above.items():
@@ -94,7 +94,7 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror}{hint}") from None
     if not isinstance(value, dict):
         got = "an empty file" if value is None else type(value).__name__
-        raise UserError(f"{path}: a study's file is a mapping of sections, got {got}")
+        raise UserError(f"{path}: a study's file must be a mapping of sections, got {got}")
     return located(value, Path(path).absolute().parent)
 
 
@@ -169,7 +169,7 @@ def dump(config: StudyConfig, ascii_only: bool = False) -> str:
 
 
 def _one_line(error: ValidationError, outermost: type[Section]) -> str:
-    """Return the first mistake in one line: its place, the problem, and the most similar key for an unknown one.
+    """Return the first mistake in one line: the setting, the problem and, for an unknown key, the most similar key.
 
     error: The error of pydantic.
     outermost: The section that was validated.

@@ -1,9 +1,9 @@
-"""Whole recipes of LoRA fine-tuning, each from one source, with which a study compares its winner.
+"""Recipes of LoRA fine-tuning, each from one source, with which a study compares its winner.
 
-A recipe sets hyperparameters only. What follows from the data or the budget stays the study's: the number of epochs or
-steps, the batch size, the length of the examples, the tokens that count for the loss, the precision and the seed. So
-does the length of a warm-up, except that recipes without a warm-up set it to 0: other warm-ups are a number of steps,
-or a share of a training of another length. Optimisers with 8-bit states stand as AdamW, which they approximate.
+A recipe sets hyperparameters only. The study keeps its own settings for what depends on the data or the budget: the
+number of epochs or steps, the batch size, the length of the examples, the tokens that count for the loss, the precision
+and the seed. The warm-up is also the study's, because a source states it for trainings of another length; only recipes
+without a warm-up set it, to 0. Optimisers with 8-bit states are given as AdamW, which they approximate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Recipe(NamedTuple):
     """A recipe, which is recorded with every study that is compared with it.
 
     Attributes:
-        source: Where the values stand, with version or date.
+        source: Where the values come from, with version or date.
         training: The recipe's settings of section `training`.
     """
 
@@ -33,9 +33,9 @@ class Recipe(NamedTuple):
 
 
 RECIPES: Mapping[str, Recipe] = {
-    # The default: one file that anybody can open and run. Of axolotl's 178 LoRA examples, 155 adapt all linear layers,
-    # 141 have this learning rate and 173 this schedule. The most frequent pair of rank and alpha is another one, 32 and
-    # 16 (recipe axolotl), but this file's is the stronger opponent: its adapters learn with a four times larger scale.
+    # The default is one file that anybody can run. Of axolotl's 178 LoRA examples, 155 adapt all linear layers, 141
+    # have this learning rate and 173 this schedule. The most frequent rank and alpha are others, 32 and 16 (recipe
+    # axolotl), but those of this file are the stronger baseline: they scale the adapters' output by four times as much.
     # Rank, alpha and dropout are also the defaults of TRL's command line (trl/trainer/model_config.py, July 2026).
     "axolotl-llama-1b": Recipe(
         "axolotl 0.18.0, examples/llama-3/lora-1b.yml (https://github.com/axolotl-ai-cloud/axolotl)",
@@ -95,7 +95,8 @@ RECIPES: Mapping[str, Recipe] = {
             "optimizer": "adamw",
         },
     ),
-    # The article's rule for the rate is ten times that of full fine-tuning; TRL's guide to it has this rate and rank.
+    # The article's rule for the learning rate is ten times that of full fine-tuning. TRL's guide to the article has
+    # this learning rate and rank.
     "lora-without-regret": Recipe(
         "Schulman and Thinking Machines Lab, LoRA Without Regret, 2025 (https://thinkingmachines.ai/blog/lora/), with "
         "rank and rate from TRL's guide to it of July 2026 (https://huggingface.co/docs/trl/lora_without_regret)",
@@ -111,8 +112,8 @@ RECIPES: Mapping[str, Recipe] = {
             "optimizer": "adamw",
         },
     ),
-    # The rate and the weight decay are those of torch.optim.AdamW, which LitGPT calls without arguments. It clips no
-    # gradients.
+    # The rate and the weight decay are those of torch.optim.AdamW, which LitGPT calls without arguments. LitGPT
+    # does not clip gradients.
     "litgpt": Recipe(
         "the defaults of LitGPT 0.5.13 (litgpt finetune_lora) (https://github.com/Lightning-AI/litgpt)",
         {
@@ -150,14 +151,16 @@ def recipe_of(value: Any) -> Any:
 
 
 def _of_file(path: Path) -> dict[str, Any]:
-    """Return the baseline in a file, which holds training settings, or these in a section `training`."""
+    """Return the baseline in a file of training settings, which may be in a section `training`."""
     try:
         content = strict_yaml.read(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if not isinstance(content, dict) or not content:
         got = "an empty file" if not content else type(content).__name__
-        raise UserError(f"{path}: a baseline's file is a mapping of training settings, such as lora_r: 8, got {got}")
+        raise UserError(
+            f"{path}: a baseline's file must be a mapping of training settings, such as lora_r: 8, got {got}"
+        )
     whole = content if "training" in content else {"training": content}
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_")[:40]
     return {"name": name or "baseline", "source": f"the file {path.name}", **whole}

@@ -30,8 +30,8 @@ from partune.config.validation import Test, Validation, check_metric
 from partune.demo import DIRECTORY as DEMO
 from partune.demo import locate_rows
 
-# The largest number of trials at once, each of which has its own thread: more trials than any GPU can train, but not
-# more threads than a machine can run.
+# The largest number of trials at once. No GPU can train more. Each trial has its own thread, and a machine can run this
+# many threads.
 PACK = 4096
 
 
@@ -58,17 +58,17 @@ class Model(Section):
     @classmethod
     def _embedded(cls, path: str) -> str:
         """Replace the name demo by the folder of the embedded model, unless a path of this name exists."""
-        # The record then contains a path that does not depend on the working folder.
+        # This makes the path on record independent of the working folder.
         return str(DEMO / "model") if path == "demo" and not Path(path).exists() else path
 
 
 def _joined(value: Any) -> Any:
-    """Return a list of files as one text with commas."""
+    """Return a list of files as one comma-separated text."""
     if not isinstance(value, (list, tuple)):
         return value
     for name in value:
         if not isinstance(name, (str, os.PathLike)) or "," in os.fspath(name):
-            raise ValueError("a list of files has paths without commas")
+            raise ValueError("a list of files must have paths without commas")
     return ",".join(map(os.fspath, value))
 
 
@@ -78,7 +78,7 @@ def _columns(value: Any) -> Any:
         return value
     pairs = [part.partition("=") for part in value.split(",")]
     if wrong := [name for name, equals, column in pairs if not (name.strip() and equals and column.strip())]:
-        raise ValueError(f'expected FIELD=COLUMN, such as instruction=question,output=answer; "{wrong[0]}" is not that')
+        raise ValueError(f'expected FIELD=COLUMN, such as instruction=question,output=answer; got "{wrong[0]}"')
     mapping = {name.strip(): column.strip() for name, _, column in pairs}
     if len(mapping) < len(pairs):
         raise ValueError("a field is given twice")
@@ -91,13 +91,13 @@ class Data(Section):
     shorthand = "path"
 
     path: Annotated[PathText, BeforeValidator(_joined), AfterValidator(locate_rows), flag("data")]
-    """Training data: a .json, .jsonl, .csv, .tsv or .parquet file (also .gz, .bz2, .xz, .zst), several with commas, a
-    folder of such files, a data set id of the Hugging Face Hub, or rows of the demo: demo, demo:labels, demo:pairs,
-    demo:conversations or demo:texts."""
+    """Training data: a .json, .jsonl, .csv, .tsv or .parquet file (also .gz, .bz2, .xz, .zst), several such files
+    separated by commas, a folder of such files, a data set id of the Hugging Face Hub, or rows of the demo: demo,
+    demo:labels, demo:pairs, demo:conversations or demo:texts."""
     format: Literal["auto", "alpaca", "qa", "label", "chat", "sharegpt", "completion", "preference", "text"] = "auto"
-    """Format of the rows; auto tells it by the columns. docs/data.md describes each."""
+    """Format of the rows; auto recognises it by the columns. docs/data.md describes each format."""
     columns: Annotated[dict[str, str] | None, BeforeValidator(_columns)] = None
-    """Names of the columns where they differ from the format's: FIELD=COLUMN, with commas, such as
+    """Names of the columns that differ from the format's field names: FIELD=COLUMN pairs, separated by commas, such as
     instruction=question,output=answer."""
     config: Annotated[str | None, flag("data-config")] = None
     """Configuration to use, if the data are a data set id of the Hub."""
@@ -126,8 +126,8 @@ class Data(Section):
 class Training(Section):
     """How an adapter is trained. A value that is set here is fixed and not searched.
 
-    The defaults are a recipe of the field (`partune baselines` names its source). Unless the study has other baselines,
-    an adapter that is trained with this recipe is its baseline.
+    The defaults are those of a published recipe (`partune baselines` names its source). Unless the study names other
+    baselines, its baseline is an adapter trained with this recipe.
     """
 
     lora_r: PositiveInt = 16
@@ -160,7 +160,7 @@ class Training(Section):
     """Momentum of the optimiser sgd."""
     targets: str = "all-linear"
     """Linear layers that get an adapter: all-linear (all but the output head), attention (layers that mix tokens), or
-    names with commas."""
+    names separated by commas."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base model; auto is bf16 if the device supports it, otherwise fp32."""
     seed: Annotated[NonNegativeInt | None, flag("training-seed")] = None
@@ -173,7 +173,7 @@ class NamedBaseline(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
     """Name in the report, of letters, digits, - and _."""
     source: str = "the study's file"
-    """Where the values stand."""
+    """Where the values come from."""
     training: Training
     """Settings of the recipe. Settings that are left out are those of the study."""
 
@@ -222,10 +222,10 @@ class Search(Section):
     """Options of the optimiser."""
     confirm: NonNegativeInt = 0
     """Run this many of the best trials again with fresh seeds, then the better half of them, and so on; the best mean
-    wins. This guards against a winner by luck."""
+    wins. This guards against a winner that scored high only by chance."""
     seeds: Annotated[int, BeforeValidator(_seeds)] = 4
     """Number of fresh runs for the verdict: winner and defaults are trained again with other seeds, so that the verdict
-    is about hyperparameters and not about one lucky adapter. With 0, one adapter of each is compared."""
+    is about their hyperparameters and not about single adapters. With 0, one adapter of each is compared."""
     ship: Ship = "first"
     """Run of the winner whose adapter is exported: first is the run in which it won; median and best are fresh runs,
     chosen by their scores on search items."""
@@ -266,6 +266,13 @@ def _checked_pack(pack: int | str) -> int | str:
     return pack
 
 
+TRACKERS = ("mlflow", "wandb", "tensorboard", "trackio")
+
+
+def _listed(value: Any) -> Any:
+    return () if value is None else [value] if isinstance(value, str) else value
+
+
 class Where(Section):
     """Where trials run: in this process, or in worker processes. A study may be resumed elsewhere."""
 
@@ -281,7 +288,10 @@ class Where(Section):
     cluster: PathText | None = None
     """YAML file that describes a batch system (slurm, oar, pbs, lsf, htcondor, sge), whose jobs run the trials."""
     time_limit: PositiveFloat | None = None
-    """Largest number of seconds of a trial on a worker. A longer trial fails, and its worker is started again."""
+    """Time limit of a trial on a worker, in seconds. A trial that takes longer fails, and its worker is restarted."""
+    track: Annotated[tuple[Literal["mlflow", "wandb", "tensorboard", "trackio"], ...], BeforeValidator(_listed)] = ()
+    """Experiment tracker that gets a run for each trial and baseline: mlflow, wandb, tensorboard or trackio. Repeat it
+    for several."""
 
 
 class Run(Where):
@@ -303,8 +313,8 @@ class Run(Where):
     """Stop poor trials early: rungs compares trials at fixed points of their training (the rungs) and stops the worst
     (engine packed only)."""
     compile: bool = False
-    """Compile the blocks of the base model with torch.compile (engine packed only). It starts slowly, and may be
-    faster on a GPU."""
+    """Compile the blocks of the base model with torch.compile (engine packed only). The first trials start later, but
+    all may run faster on a GPU."""
     device: str = "auto"
     """Device: cpu, cuda, cuda:1 or mps; auto is the best device of this machine."""
     threads: PositiveInt | None = None
@@ -372,7 +382,7 @@ class StudyConfig(Section):
     @model_validator(mode="after")
     def _complete(self) -> StudyConfig:
         run = self.run
-        # Checked here and not in `Where`, because a flag may replace the file's way to get workers by another way.
+        # Not checked in `Where`, because a flag may ask for other workers than the file.
         elsewhere = [name for name in ("scheduler", "cluster") if getattr(run, name) is not None]
         if len(elsewhere) == 2 or (elsewhere and run.workers > 1):
             raise ValueError("workers, scheduler and cluster are three ways to get workers: give only one of them")
@@ -380,7 +390,7 @@ class StudyConfig(Section):
             raise ValueError(
                 "run.time_limit needs worker processes: give --workers 2 or more, --scheduler or --cluster"
             )
-        names = [baseline.name.casefold() for baseline in self.baseline]  # some file systems know no capitals
+        names = [baseline.name.casefold() for baseline in self.baseline]  # some file systems ignore case
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"the baseline {twice} is given twice: leave one out, or give it another name")
         if self.objective == "finetune":

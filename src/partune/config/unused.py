@@ -14,7 +14,7 @@ from partune.config import Data, NamedBaseline, Run, Search, Section, StudyConfi
 from partune.errors import UserError
 
 # The settings of `run` that have an effect with any objective.
-ELSEWHERE = ("workers", "scheduler", "tls", "cluster", "time_limit", "storage")
+ELSEWHERE = ("workers", "scheduler", "tls", "cluster", "time_limit", "storage", "track")
 
 
 class Unused(NamedTuple):

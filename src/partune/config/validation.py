@@ -53,12 +53,12 @@ class Validation(Section):
     """Share of each task's items, or of the validation rows, that is held out for the verdict; the search never sees
     their scores."""
     points: Annotated[NonNegativeInt, flag("eval-points")] = 0
-    """Number of points of each training at which some search items are scored too (a quarter of them, but at least 64),
-    evenly spaced and including the end. The report draws the scores as curves."""
+    """Score some search items (a quarter, but at least 64) at this many evenly spaced points of each training, the end
+    included. The report draws the scores as curves."""
     select: Literal["last", "best"] = "last"
-    """Adapter of a training: the last one, or the one with the best score among those of --eval-points."""
+    """Adapter to take from each training: the last one, or the best one among those scored at --eval-points."""
     limit: PositiveInt | None = None
-    """Most items to use of each task, from the beginning, or most validation rows."""
+    """Largest number of items to use of each task, from the beginning, or of validation rows."""
     fewshot: NonNegativeInt | None = None
     """Number of solved examples that are shown before each question; by default the number that the task defines."""
     batch_size: Annotated[PositiveInt, flag("score-batch-size")] = 64
@@ -102,4 +102,4 @@ class Test(Section):
     every_trial: Annotated[bool, flag("test-every-trial")] = False
     """Score all trials on the test tasks, not only the baselines and the winner."""
     limit: Annotated[PositiveInt | None, flag("test-limit")] = None
-    """Most items to use of each test task, from the beginning."""
+    """Largest number of items to use of each test task, from the beginning."""

@@ -15,9 +15,9 @@ ROWS = {
 
 
 def locate_rows(path: str) -> str:
-    """Return the path of data, with the file of the demo in place of each name of rows of the demo.
+    """Return the path of data, in which names of the demo's rows are replaced by the paths of their files.
 
-    A file or folder that has such a name comes first.
+    If a file or folder has such a name, the name means that file or folder.
 
     Args:
         path: A path or a name, or several with commas.

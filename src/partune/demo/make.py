@@ -1,4 +1,4 @@
-"""Make the demo's files: pretrain the base model on texts about the world, and write the model, data and tasks.
+"""Make the demo's files: pretrain the base model on texts about the factory, and write the model, data and tasks.
 
     python -m partune.demo.make [--seed N] [--out DIR] [--steps N]
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from partune.demo import DIRECTORY, SEED, rows, world
+from partune.demo import DIRECTORY, SEED, factory, rows
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ PEAK_RATE, WARMUP, DECAY_SHARE = 4e-3, 50, 0.4
 SIDE_SHARE = 0.1
 # Each stage is (share of the steps at which the stage ends, number of machines that its texts are about). Facts about
 # few machines are learned sooner, and the templates of the sentences are learned with them.
-CURRICULUM = ((0.06, 16), (0.16, 64), (1.0, world.MACHINES))
+CURRICULUM = ((0.06, 16), (0.16, 64), (1.0, factory.MACHINES))
 GAIN = 8.0  # g of `amplify`
 
 CLOZE_TASK = """\
@@ -113,15 +113,15 @@ metadata:
 """
 
 
-def data_files(demo: world.World) -> dict[str, str]:
+def data_files(demo: factory.Factory) -> dict[str, str]:
     """Return the files except those of the model: the key is the path in the demo's directory, the value the text."""
     return {
-        "instructions.jsonl": world.jsonl(world.instructions(demo)),
+        "instructions.jsonl": factory.jsonl(factory.instructions(demo)),
         "tasks/factory_cloze.yaml": CLOZE_TASK,
-        "tasks/factory_cloze.jsonl": world.jsonl(world.cloze(demo)),
+        "tasks/factory_cloze.jsonl": factory.jsonl(factory.cloze(demo)),
         "tasks/factory_answers.yaml": ANSWERS_TASK,
         "tasks/factory_questions.yaml": QUESTIONS_TASK,
-        "tasks/factory_questions.jsonl": world.jsonl(world.questions(demo)),
+        "tasks/factory_questions.jsonl": factory.jsonl(factory.questions(demo)),
         **{f"rows/{name}": text for name, text in rows.files(demo).items()},
     }
 
@@ -130,15 +130,15 @@ def prompt_pieces() -> list[str]:
     """Return the fixed pieces of Alpaca's two prompt templates, the longest first."""
     # The tokenizer has one token for each piece, so that the preamble, which every row repeats, costs little time.
     pieces: set[str] = set()
-    for template in (world.ALPACA, world.ALPACA_INPUT):
+    for template in (factory.ALPACA, factory.ALPACA_INPUT):
         head, *rest = template.replace("{input}", "{instruction}").split("{instruction}")
         preamble, heading = head.rsplit("### ", 1)
         pieces |= {preamble, f"### {heading}", *rest}
     return sorted(pieces, key=lambda piece: (-len(piece), piece))
 
 
-def make_tokenizer(demo: world.World) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer with one token per word of the world; other words are split into several."""
+def make_tokenizer(demo: factory.Factory) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer with one token per word of the factory; other words are split into several."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -152,17 +152,17 @@ def make_tokenizer(demo: world.World) -> PreTrainedTokenizerFast:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([*world.words(demo), "\nAnswer"], trainer)
+    tokenizer.train_from_iterator([*factory.words(demo), "\nAnswer"], trainer)
     tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in prompt_pieces()])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD, model_max_length=CONTEXT)
 
 
-def batches(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -> Iterator[torch.Tensor]:
+def batches(demo: factory.Factory, tokenizer: PreTrainedTokenizerFast, steps: int) -> Iterator[torch.Tensor]:
     """Yield the batches of the pretraining: documents are joined, with EOS after each, and cut into equal rows.
 
     Args:
-        demo: The world that the documents are about.
-        tokenizer: The tokenizer of the world.
+        demo: The factory that the documents are about.
+        tokenizer: The tokenizer of the factory.
         steps: The number of batches to yield.
 
     Yields:
@@ -174,9 +174,9 @@ def batches(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -
     for stage, (share, machines) in enumerate(CURRICULUM):
         end = round(share * steps)
         # Machines are chosen at equal distances, because the first ones alone would all be training machines.
-        chosen = np.linspace(0, world.MACHINES - 1, machines).round().astype(int)
-        rng = np.random.default_rng([demo.seed, 4, stage])  # the world's own draws have the streams 0 to 3
-        texts = world.documents(demo, [int(machine) for machine in chosen], rng, SIDE_SHARE)
+        chosen = np.linspace(0, factory.MACHINES - 1, machines).round().astype(int)
+        rng = np.random.default_rng([demo.seed, 4, stage])  # the factory's own draws have the streams 0 to 3
+        texts = factory.documents(demo, [int(machine) for machine in chosen], rng, SIDE_SHARE)
         ids: list[int] = []
         for _ in range(start, end):
             while len(ids) < BATCH * LENGTH:
@@ -196,12 +196,12 @@ def rate(step: int, steps: int) -> float:
     return PEAK_RATE * min(1.0, (step + 1) / WARMUP, (steps - step) / (DECAY_SHARE * steps))
 
 
-def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -> LlamaForCausalLM:
-    """Pretrain the base model on texts about the world, and return it.
+def pretrain(demo: factory.Factory, tokenizer: PreTrainedTokenizerFast, steps: int) -> LlamaForCausalLM:
+    """Pretrain the base model on texts about the factory, and return it.
 
     Args:
-        demo: The world.
-        tokenizer: The tokenizer of the world.
+        demo: The factory.
+        tokenizer: The tokenizer of the factory.
         steps: The number of training steps.
     """
     import torch
@@ -272,7 +272,7 @@ def amplify(model: LlamaForCausalLM, gain: float) -> None:
 
 
 def make(seed: int, directory: Path, steps: int) -> None:
-    """Make the world of a seed and pretrain a base model on texts about it, and write the files of both.
+    """Draw a factory, pretrain a base model on texts about it, and write the files of both.
 
     Args:
         seed: The seed.
@@ -284,7 +284,7 @@ def make(seed: int, directory: Path, steps: int) -> None:
     """
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"the directory {directory} is not empty: choose an empty or new one with `--out`")
-    demo = world.generate(seed)
+    demo = factory.generate(seed)
     for name, text in data_files(demo).items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -301,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m partune.demo.make", description="Make the demo's model, data and tasks."
     )
-    parser.add_argument("--seed", type=int, default=SEED, help="Seed of the world. (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=SEED, help="Seed of the factory. (default: %(default)s)")
     parser.add_argument(
         "--out",
         type=Path,

@@ -1,7 +1,7 @@
-"""Rows about the demo's world in forms that people have: labels, pairs, conversations and plain texts.
+"""Rows about the demo's factory in common forms: labels, pairs, conversations and plain texts.
 
 All are about the training machines, like the instructions, so that the demo's tasks can judge what is trained on them.
-In pairs, conversations and texts, each fact stands in one row, so that rows which are held out ask for other facts.
+In pairs, conversations and texts, each fact is in one row only, so that held-out rows ask for other facts.
 
 | file                | row                                                                   |
 |---------------------|-----------------------------------------------------------------------|
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from partune.demo.world import ATTRIBUTES, GENERAL_TASKS, QUESTIONS, Row, World, fill, jsonl, one, some
+from partune.demo.factory import ATTRIBUTES, GENERAL_TASKS, QUESTIONS, Factory, Row, fill, jsonl, one, some
 
 TAUGHT = tuple(column for column, attribute in enumerate(ATTRIBUTES) if attribute.taught)
 # Where tickets go, and the attributes whose values these tickets mention, without their nouns. The base model knows the
@@ -46,7 +46,7 @@ SHEETS = (
 )
 
 
-def files(demo: World) -> dict[str, str]:
+def files(demo: Factory) -> dict[str, str]:
     """Return the text of each file by the file's name."""
     return {
         "labels.csv": _csv(labels(demo)),
@@ -56,10 +56,10 @@ def files(demo: World) -> dict[str, str]:
     }
 
 
-# Each file has its own random stream. The streams 0 to 4 draw the world, the other files and the pretraining.
+# Each file has its own random stream. The streams 0 to 4 draw the factory, the other files and the pretraining.
 
 
-def labels(demo: World) -> list[Row]:
+def labels(demo: Factory) -> list[Row]:
     """Return tickets that mention a value of an attribute of a training machine, with their receivers, shuffled."""
     rng = np.random.default_rng([demo.seed, 5])
     columns = {attribute.name: column for column, attribute in enumerate(ATTRIBUTES)}
@@ -76,7 +76,7 @@ def labels(demo: World) -> list[Row]:
     return _shuffled(rows, rng)
 
 
-def pairs(demo: World) -> list[Row]:
+def pairs(demo: Factory) -> list[Row]:
     """Return a question and its answer for each taught attribute of each training machine, shuffled."""
     rng = np.random.default_rng([demo.seed, 6])
     rows: list[Row] = []
@@ -88,7 +88,7 @@ def pairs(demo: World) -> list[Row]:
     return _shuffled(rows, rng)
 
 
-def conversations(demo: World) -> list[Row]:
+def conversations(demo: Factory) -> list[Row]:
     """Return three conversations about each training machine, shuffled; each asks for a third of its taught facts."""
     rng = np.random.default_rng([demo.seed, 7])
     rows: list[Row] = []
@@ -106,7 +106,7 @@ def conversations(demo: World) -> list[Row]:
     return _shuffled(rows, rng)
 
 
-def texts(demo: World) -> list[Row]:
+def texts(demo: Factory) -> list[Row]:
     """Return three sheets of each training machine's log book, shuffled; each states a third of its taught facts."""
     rng = np.random.default_rng([demo.seed, 8])
     rows: list[Row] = []
@@ -121,7 +121,7 @@ def texts(demo: World) -> list[Row]:
     return _shuffled(rows, rng)
 
 
-def _thirds(demo: World, rng: np.random.Generator) -> Iterator[tuple[int, list[int]]]:
+def _thirds(demo: Factory, rng: np.random.Generator) -> Iterator[tuple[int, list[int]]]:
     """Yield each training machine three times, each time with another random third of the taught attributes."""
     for machine in demo.train:
         for third in np.array_split(rng.permutation(TAUGHT), 3):

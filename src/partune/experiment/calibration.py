@@ -56,14 +56,14 @@ class Ladder(Sampler):
 
 
 class Step(NamedTuple):
-    """How well a number of epochs stands in for the full training.
+    """How well a number of epochs represents the full training.
 
     Attributes:
         epochs: The number of epochs.
         correlation: Spearman's rank correlation of the scores after this number of epochs with those after the full
             training; None if all scores on one side are equal.
-        leader: Of the configuration that is best after this number of epochs: its score after the full training; None
-            if its full training failed.
+        leader: The score after the full training of the configuration that is best after this number of epochs; None
+            if that training failed.
     """
 
     epochs: int

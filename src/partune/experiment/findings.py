@@ -49,7 +49,7 @@ class Outcome:
 
     @property
     def courses(self) -> dict[str, Facts]:
-        """The studies whose course is drawn: of each algorithm the first that has a score, by the algorithm's name.
+        """The studies that are drawn: for each algorithm the first one with a score, by the algorithm's name.
 
         Algorithms that learn nothing from scores are left out, unless there are no others.
         """

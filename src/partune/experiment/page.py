@@ -21,14 +21,14 @@ def page(outcome: Outcome) -> str:
 
 
 class Page:
-    """Writer of a page's sections, which collects the figures that they use."""
+    """Write a page's sections, and collect the figures that they use."""
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.findings = outcome.summary
         self.tables = sections(self.findings)
         self.figures: dict[str, Figure] = {}
-        self.hovers: list[str] = []  # the hover texts of the trials of all studies whose course is drawn
+        self.hovers: list[str] = []  # the hover texts of the trials of all studies that are drawn
 
     def text(self) -> str:
         """Return the text of the HTML file."""
@@ -105,7 +105,7 @@ class Page:
         self.hovers += [hover(trial, study.goal) for trial in study.trials]
 
         def drawn(name: str, figure: Figure, height: int, label: str, caption: str = "") -> str:
-            return self._figure(f"{name}-{k}", figures.apart(figure, study, first), height, label, caption)
+            return self._figure(f"{name}-{k}", figures.renumbered(figure, study, first), height, label, caption)
 
         caption = f"The study with seed {study.header['seed']}. Higher is better."
         if any(trial.observation is not None and trial.observation.stderr for trial in study.done):

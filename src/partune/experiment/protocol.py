@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from partune import config
-from partune.config import StudyConfig, unused
+from partune.config import StudyConfig, vetting
 from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.experiment.calibration import EPOCHS
@@ -147,7 +147,7 @@ class Plan:
         Raises:
             UserError: A setting cannot work, or the folder holds files of something else.
         """
-        unused.refuse(self.base, self.space.names)
+        vetting.vet(self.base, self.space.names)
         if self.calibrated and self.base.training.epochs != 1:
             raise UserError(
                 f"training.epochs {self.base.training.epochs:g} would have no effect, because the calibration finds "

@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 
-from partune import config
 from partune.export.check import Check
 from partune.export.chosen import Chosen, is_file, name_of
 from partune.export.usage import Tokenizer, usage
@@ -26,8 +25,8 @@ NEVER_JUDGED = (
     "4 bits (nf4). Here it is merged into the base model in full precision, and this combination was never scored."
 )
 NEVER_SCORED = (
-    "**The scores below are not those of this model.** They are those of the adapter in the study. Here it is merged, "
-    "and the model is quantized, which was never scored: `partune export --check` does so."
+    "**The scores below are not those of this model.** They are those of the adapter in the study. Here the adapter is "
+    "merged and the model is quantized; the result was never scored. `partune export --check` scores it."
 )
 BITS = {"nf4": "4 bits (nf4)", "int8": "8 bits (int8)"}
 
@@ -40,7 +39,7 @@ class Exported:
         merged: Whether it is a model with the adapter merged in.
         quantized: The form of the merged model's weights, nf4 or int8; None if they are not quantized.
         tokenizer: The tokenizer; None if there is none.
-        check: What scoring the export has found; None if it was not scored.
+        check: The result of scoring the export; None if it was not scored.
     """
 
     merged: bool = False
@@ -51,7 +50,7 @@ class Exported:
 
 def card(
     summary: Summary,
-    header: Mapping[str, Any],
+    study: Mapping[str, Any] | None,
     trial: Trial | str,
     chosen: Chosen | None,
     exported: Exported,
@@ -60,7 +59,7 @@ def card(
 
     Args:
         summary: The summary of the study.
-        header: The header of the study's record.
+        study: The content of a file that repeats the study (`partune.export.repeat`); None if there is none.
         trial: The trial that is exported, or the name of a baseline; "defaults" is the first one.
         chosen: The settings with which that trial was trained; None if they are not known.
         exported: What the export contains.
@@ -72,7 +71,7 @@ def card(
         parts += usage(chosen, exported.merged, exported.tokenizer, exported.quantized is not None)
         parts += ["## How it was trained", table([("setting", "value"), *_settings(chosen)])]
     parts += ["## What the search cost", _cost(summary)]
-    parts += ["## How to repeat it", *_repeating(summary, header, chosen)]
+    parts += ["## How to repeat it", *_repeating(summary, study)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -112,7 +111,7 @@ def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, export
 
 
 def _called(summary: Summary, name: str) -> str:
-    """Return what sentences call a baseline.
+    """Return a baseline's name for use in sentences.
 
     Args:
         summary: The summary of the study.
@@ -200,7 +199,7 @@ def _settings(chosen: Chosen) -> list[tuple[str, str]]:
         ("batch", f"{training.batch_size} examples per step"),
         (
             "optimiser",
-            f"{optimizer}, weight decay {decay}, clipped at {clip}",
+            f"{optimizer}, weight decay {decay}, gradient norm clipped at {clip}",
         ),
         ("seed", f"{chosen.seed}; the data's order: {chosen.order_seed}"),
     ]
@@ -225,51 +224,15 @@ def _cost(summary: Summary) -> str:
     )
 
 
-def _repeating(summary: Summary, header: Mapping[str, Any], chosen: Chosen | None) -> list[str]:
+def _repeating(summary: Summary, study: Mapping[str, Any] | None) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     libraries = f"Versions: {plain(versions)}."
-    if chosen is None:
+    if study is None:
         return [libraries]
-    text = strict_yaml.dump(study_file(summary, header))
     return [
-        "Save this file as `study.yaml`, correct its paths, and run `partune tune study.yaml`:",
-        fenced(text, "yaml"),
+        "Save this file as `study.yaml`, correct its paths, and run `partune tune study.yaml`. It leaves out where the "
+        "study ran: workers, devices and a database.",
+        fenced(strict_yaml.dump(study), "yaml"),
         "The folder `recipes/`, if it is beside this file, contains files that repeat the training with other tools.",
         libraries,
     ]
-
-
-def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of the study's file without default values, and with only the last part of each path.
-
-    Args:
-        summary: The summary of the study.
-        header: The header of the study's record.
-    """
-    objective = dict(header["objective"])
-    engine = objective.pop("engine", None)
-    for section in ("training", "data"):  # a value that was the default when the study began would fix the searched one
-        objective[section] = {key: value for key, value in objective[section].items() if key not in summary["space"]}
-    for section, key in (("model", "path"), ("data", "path")):
-        names = objective[section][key].split(",") if section == "data" else [objective[section][key]]
-        objective[section] = {**objective[section], key: ",".join(map(name_of, names))}
-    if (template := objective["data"].get("chat_template")) is not None and "{" not in template:
-        objective["data"]["chat_template"] = name_of(template)
-    for section in ("validation", "test"):
-        objective[section] = {**objective[section], "tasks": [name_of(task) for task in objective[section]["tasks"]]}
-    if (rows := objective["validation"].get("data")) is not None:
-        objective["validation"]["data"] = ",".join(map(name_of, rows.split(",")))
-    study = {
-        "version": 1,
-        **objective,
-        "space": summary["space"],
-        "search": {
-            "algorithm": summary["algorithm"],
-            "budget": summary["budget"] or len(summary["trials"]) or 1,
-            "seed": summary["seed"],
-            "options": header.get("options", {}),
-            "confirm": len(summary["confirmed"]),
-        },
-        "run": {} if engine is None else {"engine": engine},
-    }
-    return {"version": 1, **config.parse(study).model_dump(mode="json", exclude_defaults=True)}

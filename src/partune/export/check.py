@@ -1,4 +1,4 @@
-"""Score an export on the study's held-out items, and say how much it lost against the adapter in the study."""
+"""Score an export on the study's held-out items, and say how much its score lost against the adapter in the study."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from partune.trial.names import Baseline, FurtherBaseline, ItemSet, WinnerScorin
 from partune.verdict.models.answers import Answer, answers
 from partune.verdict.models.scored import metrics_on, question
 
-ONLY = "`--check` compares with the scores on the held-out items that are on record"
+ONLY = "`--check` needs scores on the held-out items in the record"
 
 
 @dataclass(frozen=True)
 class Check:
-    """What the check of an export has found.
+    """The result of checking an export.
 
     Attributes:
         answer: The comparison of the export (A) with the adapter in the study (B).
         what: What was loaded and scored, such as "the merged model".
         dtype: The precision of the computation.
-        same: Whether all answers are the same, their log-likelihoods but for the rounding of fp32.
+        same: Whether all answers are the same. Their log-likelihoods may differ by the rounding of fp32.
     """
 
     answer: Answer
@@ -38,7 +38,7 @@ class Check:
 
     @property
     def sentence(self) -> str:
-        """How much the export lost, with its interval, and whether a difference is shown."""
+        """A sentence on how much score the export lost, with an interval, and whether a difference is shown."""
         answer = self.answer
         stderr, metric = answer.comparison.stderr, answer.measures[0].metric
         now, then = (rounding.score(score, None if self.same else stderr) for score in answer.scores)
@@ -58,48 +58,49 @@ class Check:
         )
 
 
-def judged(
+def reference_run(
     record: Record, trained: int | Baseline | FurtherBaseline, run: Trial | None, winner: int | None, merged: bool
 ) -> Trial:
-    """Return the run on record whose held-out scores are those of the exported adapter; check that it can be compared.
+    """Return the run on record that has the exported adapter's held-out scores.
 
     Args:
         record: The study's record.
         trained: The number of the exported trial, or a baseline.
-        run: The fresh run whose adapter is exported instead of the trial's own; None if it is the trial's own.
+        run: The fresh run (the winner trained again with other seeds) whose adapter is exported; None if the trial's
+            own adapter is exported.
         winner: The number of the winner; None if there is none.
         merged: Whether the export is a model with the adapter merged in.
 
     Raises:
-        UserError: The study is not a fine-tuning, has no such scores, or needs a device that is not here.
+        UserError: The study is not a fine-tuning, has no such scores, or needs a CUDA device that this machine lacks.
     """
     if "model" not in record.header["objective"] or "scoring" not in record.loaded:
-        raise UserError(f"{record.directory} is not a study of a fine-tuning, so `--check` has nothing to score")
+        raise UserError(f"{record.directory} is not a fine-tuning study, so `--check` has nothing to score")
     runs = record.anchors()
     if not isinstance(trained, int):
         scored = runs.get(trained)
     else:
         scored = runs.get(WinnerScoring.JUDGED) if trained == winner else None
-        # The winner's own run has no held-out scores on record if a fresh run of it ships.
+        # If a fresh run's adapter ships, the held-out scores on record are that run's, not those of the winner's first.
         scored = None if scored is not None and (scored.order is not None) != (run is not None) else scored
     if scored is None or scored.status is not Status.DONE:
-        whose = f"trial {trained}" if isinstance(trained, int) else str(trained)
+        model = f"trial {trained}" if isinstance(trained, int) else str(trained)
         advice = "leave out `--trial`" if trained == winner else "leave `--check` out, or export the winner"
-        raise UserError(f"{ONLY}, and {record.directory} has none of {whose}: {advice}")
+        raise UserError(f"{ONLY}, and {record.directory} has none of {model}: {advice}")
     if not merged and record.header["objective"]["model"].get("quantize", "none") != "none":
         _require_cuda()
     return scored
 
 
 def _require_cuda() -> None:
-    """Raise UserError if a base model in 4 bits cannot be loaded here as it was in the study."""
+    """Raise UserError if this machine has no CUDA device, without which no base model loads in 4 bits."""
     require_finetune()
     from partune.finetune.model import find_device
 
     if (device := find_device("auto")).type != "cuda":
         raise UserError(
             f"`--check` loads the base model in 4 bits as in the study, which needs a CUDA device, got {device}: leave "
-            "`--check` out, or check where there is one"
+            "`--check` out, or run this on a machine with a CUDA device"
         )
 
 

@@ -26,8 +26,8 @@ PLAIN = {
     "text": ("text",),
 }
 SECTIONS = ("model", "data", "training")
-CONVERTED = "rows.jsonl"  # the file that `partune data --write` makes of data that other tools would read otherwise
-DOLLYS = {"input": "context", "output": "response"}  # the names that recipes can rename
+CONVERTED = "rows.jsonl"  # the file that `partune data --write` writes if a tool would misread the original data
+DOLLYS = {"input": "context", "output": "response"}  # Dolly's names for Alpaca's fields, which recipes can rename
 HOMES = re.compile(r"^(/home/[^/]+|/Users/[^/]+|/root)(?=/|$)")
 
 
@@ -37,8 +37,8 @@ class Chosen:
 
     Attributes:
         model: Section `model` of the study.
-        data: Section `data` of the study, in which the trial's values take the place of the study's.
-        training: Section `training` of the study, in which the trial's values take the place of the study's.
+        data: Section `data` of the study, with the trial's values.
+        training: Section `training` of the study, with the trial's values.
         rows: The form in which the rows are trained on.
         examples: The number of examples that the trial was trained on. It depends on the data's `max_length` and
             `loss_on`, which may be searched.
@@ -50,12 +50,12 @@ class Chosen:
         covered: A description of where the layers with an adapter are; None if the record has none.
         fields: The fields of the rows that the study used. The key is the field's standard name in the format; the
             value is its name in the data.
-        apart: The number of answers in chats that were each trained in a separate example, which ends with the answer.
+        separate_answers: The number of answers in chats that were each trained in a separate example, at its end.
         held_out: The number of rows of the data that were validation rows, and so not trained on.
-        layout: The format in which the rows are written; empty in records of older versions, which knew Alpaca's and
-            OpenAI's only.
+        layout: The format in which the rows are written; empty in records of older versions, which read only Alpaca's
+            and OpenAI's formats.
         dropout: The base model's own dropout, which the study turns off. The key is the name of a setting in the
-            model's config.json; the value is its value there.
+            model's config.json; the value is the setting's value.
     """
 
     model: config.Model
@@ -70,7 +70,7 @@ class Chosen:
     here: Path
     covered: Mapping[str, Any] | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
-    apart: int = 0
+    separate_answers: int = 0
     held_out: int = 0
     layout: str = ""
     dropout: Mapping[str, float] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Chosen:
             here=here,
             covered=loaded.get("adapted", {}).get(training.targets),
             fields=_fields(loaded["data"]),
-            apart=loaded["data"].get("answers_apart", 0),
+            separate_answers=loaded["data"].get("answers_apart", 0),
             held_out=loaded["data"].get("validation_rows", 0),
             layout=loaded["data"].get("layout", ""),
             dropout=loaded.get("dropout", {}),
@@ -187,7 +187,7 @@ class Chosen:
         given = [part for name, value in options.items() if value is not None for part in (name, value)]
         paths = ",".join(shown(path, self.here) for path in data.paths)
         command = shlex.join(["partune", "data", paths, *given, "--write", CONVERTED])
-        # A line break in a name would end the comment in which the command stands.
+        # A line break in a name would end the comment that contains the command.
         printable = "".join(part if part.isprintable() else f"\\u{ord(part):04x}" for part in command)
         about = f"First write the study's rows, in a form that this tool reads, to {CONVERTED} beside this file:"
         return [about, "", f"    {printable}", ""]
@@ -246,10 +246,12 @@ class Chosen:
         """The fields that the study used, with their names in the data that a recipe reads."""
         if not self.converted:
             return self.fields
-        made = ("prompt", "completion", "chosen") if self.rows == "chat" else ()  # what messages were made of
+        made = (
+            ("prompt", "completion", "chosen") if self.rows == "chat" else ()
+        )  # columns from which messages were built
         return {field: field for field in self.fields if field not in made}
 
-    def unread(self, tool: str, *read: str) -> list[str]:
+    def unused_data(self, tool: str, *read: str) -> list[str]:
         """Describe which data the study used and a tool ignores or uses differently.
 
         Args:
@@ -266,25 +268,26 @@ class Chosen:
             sentences.append(
                 f"The study held out {self.held_out} rows of the data to score its trials; {tool} trains on them too."
             )
-        if self.apart:
+        if self.separate_answers:
             sentences.append(
-                f"The chat template writes some answers ({self.apart}) differently if another message follows. The "
-                f"study trained each of them in a separate example that ends with the answer; {tool} does not."
+                f"The chat template writes some answers ({self.separate_answers}) differently if another message "
+                "follows. The study trained each of them in a separate example that ends with the answer; "
+                f"{tool} does not."
             )
         return sentences
 
     @property
-    def still(self) -> dict[str, float]:
+    def dropout_off(self) -> dict[str, float]:
         """Settings that turn the base model's own dropout off. Nested settings are left out: tools cannot set them."""
         return {name: 0.0 for name in self.dropout if "." not in name}
 
-    def dropping(self, takes: bool) -> list[str]:
+    def dropout_advice(self, takes: bool) -> list[str]:
         """Return what the user must do to turn the base model's own dropout off.
 
         Args:
-            takes: Whether the recipe contains the settings `still`, so that the user need not change those.
+            takes: Whether the recipe contains the settings `dropout_off`, which the user then need not change.
         """
-        left = [name for name in self.dropout if not takes or name not in self.still]
+        left = [name for name in self.dropout if not takes or name not in self.dropout_off]
         if not left:
             return []
         return [
@@ -292,7 +295,7 @@ class Chosen:
             "model's own dropout off."
         ]
 
-    def command_line(self) -> list[str]:
+    def shared_differences(self) -> list[str]:
         """Return the differences that axolotl and LLaMA-Factory share, besides those that `differences` returns."""
         sentences = []
         if self.alpha != self.training.lora_alpha:
@@ -300,14 +303,14 @@ class Chosen:
                 f"lora_alpha is {self.training.lora_alpha:g} in the study and {self.alpha} here, because this tool "
                 "accepts integers only."
             )
-        sentences += self.homes()
+        sentences += self.home_advice()
         if self.dtype != "fp32":
             sentences.append(
-                "LoRA's products of matrices are in the base model's precision; in the study, they are in fp32."
+                "LoRA's matrix products are computed in the base model's precision; in the study, in fp32."
             )
         return sentences
 
-    def homes(self) -> list[str]:
+    def home_advice(self) -> list[str]:
         """Return what the user must do about a path that begins with ~."""
         if any(path is not None and path.startswith("~") for path in (self.base, self.file)):
             return ["Replace ~ by the path of the home folder, because this tool does not expand it."]
@@ -315,15 +318,15 @@ class Chosen:
 
 
 def _within(context: int | None, data: dict[str, Any]) -> dict[str, Any]:
-    """Return section `data` with max_length at most the base model's context, as the study cut rows to the context."""
+    """Return section `data` with max_length at most the base model's context, to which the study cut rows."""
     longest = data.get("max_length", config.Data.model_fields["max_length"].default)
     return data if context is None else data | {"max_length": min(longest, context)}
 
 
 def _fields(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields of the rows that a study used, and `weight` if the prompts of chats have answers too.
+    """Return the fields of the rows that a study used, and `weight` if some answers in chats are not trained on.
 
-    Converted rows give such an answer the weight 0, whatever the format of the rows.
+    Rows written by `partune data --write` mark such an answer with weight 0, whatever their original format.
     """
     return {**data.get("fields", {}), **({"weight": "weight"} if data.get("untrained") else {})}
 
@@ -364,9 +367,9 @@ def shown(path: str, here: Path) -> str:
 
 def tilde(path: str) -> str:
     """Return an absolute path with ~ in place of a home folder, whether it is this user's or another's."""
-    place, home = Path(path), Path.home()
-    if home != Path(home.anchor) and place.is_relative_to(home):
-        return (Path("~") / place.relative_to(home)).as_posix()
+    where, home = Path(path), Path.home()
+    if home != Path(home.anchor) and where.is_relative_to(home):
+        return (Path("~") / where.relative_to(home)).as_posix()
     return HOMES.sub("~", path, count=1)
 
 

@@ -20,9 +20,10 @@ from typing import Any
 from partune import config
 from partune.errors import UserError, suggestion
 from partune.export.card import Exported, card
-from partune.export.check import Check, check, judged
+from partune.export.check import Check, check, reference_run
 from partune.export.chosen import Chosen, tilde
 from partune.export.recipes.write import RECIPES, write
+from partune.export.repeat import study_file
 from partune.export.usage import Tokenizer
 from partune.record.record import Record
 from partune.report.plain_data import Summary
@@ -65,9 +66,9 @@ def export(
             base model; the saved adapter, loaded again, gave other answers than those on record; the adapter was
             trained on a base model in 4 bits and is to be merged.
         quantize: The form of the merged model's weights, nf4 or int8; None leaves them as they are.
-        checked: Whether to load what was written, score it on the study's held-out items, and say in the card how much
-            it lost against the adapter.
-        tell: Is called with the sentence that says how much it lost.
+        checked: Whether to load the export, score it on the study's held-out items, and state in the card how much
+            score it lost against the adapter in the study.
+        tell: Called with that statement.
 
     Returns:
         The path of the folder.
@@ -102,11 +103,11 @@ def export(
     adapter = record.adapter(WinnerScoring.JUDGED if run is not None else trained)
     if not adapter.is_dir():
         names = ", ".join(map(str, record.artifacts.adapters())) or "none"
-        whose = trial if isinstance(trial, str) else f"trial {trial}"
-        raise UserError(f"{directory} has no adapter of {whose}; it has: {names} (`--keep` makes a study keep more)")
+        model = trial if isinstance(trial, str) else f"trial {trial}"
+        raise UserError(f"{directory} has no adapter of {model}; it has: {names} (`--keep` makes a study keep more)")
     scored = None
     if checked:
-        scored = judged(record, trained, run, None if best is None else int(best["trial"]), merge)
+        scored = reference_run(record, trained, run, None if best is None else int(best["trial"]), merge)
     _check(adapter)
     if not merge and (adapter / "adapter_model.safetensors").is_file():
         _check_fits(record, adapter)
@@ -120,12 +121,12 @@ def export(
         tools = [tool for tool in RECIPES if tool in recipes]
         found = _describe(record, summary, trial, run, adapter, draft, out, Exported(merge, quantize), tools, scored)
         draft.rename(out)
-        if found is not None:
-            tell(found.sentence)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    if found is not None:
+        tell(found.sentence)  # after the `try`, so that a terminal's OSError is not reported as the folder's
     return out
 
 
@@ -177,7 +178,7 @@ def _check_fits(record: Record, adapter: Path) -> None:
 
 
 def _require_quantization(form: str, merge: bool) -> None:
-    """Raise UserError if a model cannot be quantized here, or there is none to quantize."""
+    """Raise UserError if this machine cannot quantize a model, or no merged model is written."""
     require_finetune()
     from partune.finetune.quantizing import require
 
@@ -194,7 +195,7 @@ def _merge(record: Record, adapter: Path, out: Path, anyway: bool, form: str | N
 
     model = record.header["objective"].get("model")
     if model is None:
-        raise UserError(f"{record.directory} is not a study of a fine-tuning, so it has no model to merge into")
+        raise UserError(f"{record.directory} is not a fine-tuning study, so it has no model to merge into")
     spec = config.validated(config.Model, model)
     if spec.quantize != "none" and not anyway:
         raise UserError(
@@ -253,7 +254,8 @@ def _describe(
     elif scored is not None:
         raise UserError(f"{adapter} is not in PEFT's format, so `--check` cannot load it: leave `--check` out")
     exported = dataclasses.replace(exported, tokenizer=tokenizer, check=found)
-    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, exported)
+    study = None if chosen is None else study_file(record, summary)
+    text = card(summary, study, which if isinstance(which, str) else trial, chosen, exported)
     (draft / "README.md").write_text(text, encoding="utf-8")
     return found
 

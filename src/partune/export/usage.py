@@ -30,10 +30,10 @@ print(tokenizer.decode(output[0, tokens.shape[1] :], skip_special_tokens=True))"
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """What has to be known to prompt a model with the tokenizer in an export.
+    """Facts about an export's tokenizer that its prompts depend on.
 
     Attributes:
-        end: The number of tokens, such as EOS, that it puts after every text.
+        end: The number of tokens, such as EOS, that it appends to every text.
         parts: Whether its chat template takes the content of a message as a list of parts.
     """
 
@@ -121,14 +121,14 @@ def _example(chosen: Chosen, tokenizer: Tokenizer | None) -> list[str]:
     else:
         prompt = PROMPT.format(instruction=QUESTION) if chosen.rows == "alpaca" else BEGINNING
         lines = [f'prompt = """{prompt}"""', 'inputs = tokenizer(prompt, return_tensors="pt").to(model.device)']
-    note = "  # without the end that the tokenizer puts after every text" if cut else ""
+    note = "  # without what the tokenizer appends to every text, such as EOS" if cut else ""
     return [*lines, f"tokens = inputs.input_ids{cut}{note}", *ANSWER.format(cut=cut).splitlines()]
 
 
 def _serving(chosen: Chosen, merged: bool, tokenizer: bool) -> list[str]:
-    """Return a line each for vLLM and for `transformers serve`, which loads no adapters."""
+    """Return paragraphs on serving the export with vLLM and with `transformers serve`, which loads no adapters."""
     trust = ["--trust-remote-code"] if chosen.model.trust_remote_code else []
-    # Both servers take chat templates from the tokenizer, which may have another one in the base model.
+    # vLLM uses the tokenizer's chat template. The base model's tokenizer may have another template than the export's.
     own = ["--tokenizer", HERE] if tokenizer and not merged and chosen.rows == "chat" else []
     if merged:
         return [fenced("\n".join(shlex.join([server, "serve", HERE, *trust]) for server in SERVERS), "sh")]

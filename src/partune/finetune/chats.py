@@ -148,7 +148,7 @@ class Chat:
 
     def _examples(self, chat: Row) -> list[list[Piece]]:
         text = self._render(chat)
-        # Marks in the template are exact. Without them, all that remains is to compare the texts that it writes.
+        # Marks in the template are exact. Without them, answers can be found only by comparing texts that it writes.
         if GENERATION.search(self.template):
             return [_pieces(text, self._marked_spans(chat))]
         spans: list[Span] = []

@@ -1,14 +1,20 @@
-"""Find what a model is scored on among the rows that it is trained on: such scores say what it remembers.
+"""Find the scored items that also occur in the training rows: a score on these measures memory.
 
-Texts are compared by their words, without case, spaces and punctuation. An item is the same as a row if it asks what
-the row asks: if its prompt, or a text of at least SHORTEST words in its document, is the row's prompt or one of the
-texts of that. An item is like a row if the two share RUN words in a row, as in GPT-3 (Brown et al. 2020, appendix C:
-13-grams, no shorter texts than 8 words, and no runs that more than 10 texts have, which are phrases of a template).
+Texts are compared by their words, without case, spaces and punctuation. An item is the same as a row if both ask the
+same: the item's prompt, or one of its texts of at least SHORTEST words, equals the row's prompt or one of the row's
+texts. An item is like a row if both contain the same RUN consecutive words, a rule of GPT-3 (Brown et al. 2020,
+appendix C: 13 words, no texts of fewer than 8 words).
+
+Phrases of a template are left out. For GPT-3, any run of words in more than 10 training texts was such a phrase,
+because these texts came from the web. Training rows may repeat an item on purpose, and such an item is learned best.
+So a run is a phrase of a template if more than USUAL different items contain it, or if more than half of the items (at
+least two) and more than USUAL rows do. Validation rows share instructions with the training rows, so for them a run
+in more than USUAL rows is left out too.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +29,12 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Item:
-    """The texts of an item by which it is recognised.
+    """The texts that identify an item.
 
     Attributes:
         prompt: What the model is asked.
-        texts: Texts that are part of it, such as the question within the prompt.
-        rest: Texts that tell nothing about what is asked, such as the answer.
+        texts: Other texts that say what is asked, such as the question within the prompt.
+        rest: Texts that do not say what is asked, such as the answer. Only runs of words are compared in them.
     """
 
     prompt: str
@@ -38,15 +44,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Seen:
-    """How many of the items of a task, or of the validation rows, stand in the training rows.
+    """How many items of a task, or how many validation rows, also occur in the training rows.
 
     Attributes:
         what: The name of the task, or "validation rows".
         items: The number of items.
         same: The number of items that ask the same as a training row.
         alike: The number of other items that share a run of words with a training row.
-        rows: For each such item, the number of the first training row, and the item's prompt or the words that the two
-            share; the same ones first.
+        rows: For each such item, the number of the first matching training row, and the item's prompt (`same`) or the
+            shared words (`alike`). The items counted in `same` come first.
     """
 
     what: str
@@ -63,11 +69,11 @@ class Seen:
 
 
 class TrainingTexts:
-    """The texts of training rows, among which items are looked for.
+    """The texts of training rows, in which items are looked up.
 
     Args:
-        rows: The number of each row and the row, in its form.
-        form: The form.
+        rows: The rows with their numbers.
+        form: The form of the rows.
     """
 
     def __init__(self, rows: Sequence[tuple[int, Row]], form: str) -> None:
@@ -82,16 +88,16 @@ class TrainingTexts:
                     self._texts.setdefault(text, number)
 
     def find(self, what: str, items: Sequence[Item], whole: bool = False) -> Seen:
-        """Look for items among the training rows.
+        """Return how many items occur in the training rows.
 
         Args:
             what: The name of the items.
             items: The items.
-            whole: Whether to compare only whole prompts with each other, not texts within them. Rows of the same form
-                share instructions, so that only the whole prompt tells what is asked.
+            whole: Whether items are the same as rows only if their whole prompts are equal. Rows of the same form may
+                share an instruction, so only the whole prompt says what is asked.
         """
         same = {i: number for i, item in enumerate(items) if (number := self._same(item, whole)) is not None}
-        alike = {i: shared for i, shared in sorted(self._alike(items).items()) if i not in same}
+        alike = {i: shared for i, shared in sorted(self._alike(items, whole).items()) if i not in same}
         rows = [(number, items[i].prompt) for i, number in same.items()]
         rows += [(number, " ".join(run)) for number, run in alike.values()]
         return Seen(what, len(items), len(same), len(alike), tuple(rows))
@@ -105,32 +111,38 @@ class TrainingTexts:
         found = [known[key] for key in keys for known in (self._prompts, self._texts) if key in known]
         return min(found, default=None)
 
-    def _alike(self, items: Sequence[Item]) -> dict[int, tuple[int, Words]]:
-        """Return, for each item that shares a run of words with a row, the number of the first such row and the run."""
+    def _alike(self, items: Sequence[Item], whole: bool) -> dict[int, tuple[int, Words]]:
+        """Return, for each item that shares a run of words with rows, the number of the first such row and the run."""
         owners: dict[Words, list[int]] = defaultdict(list)
         for i, item in enumerate(items):
             for run in set(_runs(item)):
                 owners[run].append(i)
-        owners = {run: found for run, found in owners.items() if len(found) <= USUAL}
+        prompts = [words(item.prompt) for item in items]  # equal items count once: a repeated item is no template
+        different = {run: len({prompts[i] for i in found}) for run, found in owners.items()}
+        owners = {run: found for run, found in owners.items() if different[run] <= USUAL}
         if not owners:
             return {}
-        rows: dict[Words, list[int]] = defaultdict(list)
+        first, counts = dict[Words, int](), Counter[Words]()
         for number, item in self._rows:
             for run in {run for run in _runs(item) if run in owners}:
-                rows[run].append(number)
+                first.setdefault(run, number)
+                counts[run] += 1
+        half = len(set(prompts)) / 2
         alike: dict[int, tuple[int, Words]] = {}
-        for run, numbers in rows.items():
-            for i in owners[run] if len(numbers) <= USUAL else ():
-                alike[i] = min((numbers[0], run), alike.get(i, (numbers[0], run)))
+        for run, number in first.items():
+            if counts[run] > USUAL and (whole or different[run] > max(1, half)):
+                continue
+            for i in owners[run]:
+                alike[i] = min((number, run), alike.get(i, (number, run)))
         return alike
 
 
 def item_of(row: Row, form: str) -> Item:
-    """Return the texts of a row.
+    """Return the texts that identify a row.
 
     Args:
-        row: The row in its form.
-        form: The form.
+        row: The row.
+        form: The form of the row.
     """
     match form:
         case "alpaca":

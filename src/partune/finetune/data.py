@@ -229,7 +229,7 @@ class Examples:
         }
 
 
-def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
+def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase, source: Source | None = None) -> Examples:
     """Return all examples of a study's data at full length, with answers marked as trained.
 
     From these, `Examples.cut` makes the examples of a trial, with the trial's `max_length` and `loss_on`.
@@ -237,11 +237,12 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
     Args:
         data: Section `data` of a study.
         tokenizer: The base model's tokenizer.
+        source: The rows of the data, if they have been read; None reads them.
 
     Raises:
         UserError: A row cannot be read, or all rows are empty.
     """
-    source = read(data)
+    source = source or read(data)
     rows = normalise(data, source.rows)
     nonempty = [(number, row) for number, row in rows.rows if not is_empty(row, rows.form)]
     if not nonempty:
@@ -286,9 +287,9 @@ def is_empty(row: Row, form: Format) -> bool:
 
 
 def _pieces(row: Row, form: Format, eos: str) -> list[Piece]:
-    """Return the pieces of a row that is no chat.
+    """Return the pieces of a row that is not a chat.
 
-    A completion and a text may already end with the end of sequence, written out. It is not put there twice, as in TRL.
+    If a completion or a text already ends with the text of EOS, EOS is not added again, as in TRL.
     """
     pieces: list[Piece] = []
     match form:
@@ -403,7 +404,7 @@ def reading_of(rows: Rows, source: Source) -> dict[str, Any]:
 
 
 def _source_reading(rows: Rows, source: Source) -> dict[str, Any]:
-    """Return the record's entries on the format and the files of the rows, without those that go without saying."""
+    """Return the record's entries on the format and the files of the rows, without those that are obvious."""
     entries = {
         "layout": rows.layout,
         "files": source.files if source.files > 1 else 0,

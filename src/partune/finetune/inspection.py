@@ -20,6 +20,7 @@ from partune.finetune.data import Examples, is_empty, reading_of, tokenise
 from partune.finetune.rows.files import read
 from partune.finetune.rows.forms import Rows, normalise
 from partune.finetune.rows.values import Row
+from partune.runtime.disk import write_whole
 from partune.runtime.paths import as_path
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in the data.
+    """A description of training data.
 
     Attributes:
         summary: The format, the counts and the use of the columns, as a study records them.
@@ -41,12 +42,12 @@ class Inspection:
         same_rows: The number of rows that repeat an earlier row.
         same_prompts: The number of rows that repeat the prompt of an earlier row, with another answer.
         first: The first rows, in the form in which they are trained on.
-        texts: The text of the first examples as the model reads them, in parts, each with whether it is trained on;
-            empty without a tokenizer.
+        texts: The first examples as the model reads them, each in parts: a text, and whether it is trained on. Empty
+            without a tokenizer.
         lengths: The quantiles of the numbers of tokens: the shortest, the median, 90 %, 99 %, the longest.
         cut: The number of examples that are longer than `max_length`.
-        counts: The number of examples of each number of tokens.
-        seen: For the validation rows and for each task, how many of the items stand among the rows.
+        counts: The number of examples by their number of tokens.
+        seen: For the validation rows and for each task, how many of the items also occur among the rows.
     """
 
     summary: Mapping[str, Any]
@@ -75,8 +76,8 @@ def inspect(
         data: Section `data` of a study.
         tokenizer: The base model's tokenizer; None to describe the rows only.
         count: The number of rows to show.
-        validation: Section `validation`, whose rows or tasks are looked for among the data; None for none.
-        test: Section `test`, whose tasks are looked for too; None for none.
+        validation: Section `validation`, with rows or tasks to look for in the data; None for none.
+        test: Section `test`, with tasks to look for in the data; None for none.
 
     Raises:
         UserError: The data, the validation rows or a task cannot be read.
@@ -100,7 +101,7 @@ def inspect(
         return found
     from partune.finetune.scoring.row_labels import evident_labels
 
-    examples = tokenise(data, tokenizer)
+    examples = tokenise(data, tokenizer, source)
     cut = examples.cut(data.max_length, data.loss_on)
     labels = evident_labels(examples, tokenizer)
     return dataclasses.replace(
@@ -159,11 +160,7 @@ def convert(data: config.Data, out: str) -> Mapping[str, int]:
     path = as_path(out)
     if os.path.lexists(path):
         raise UserError(f"{path} exists already and is never overwritten: choose another name with `--write`")
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in kept)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    write_whole(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in kept))
     return {"rows": len(kept), "empty": len(rows.rows) - len(kept)}
 
 
@@ -184,7 +181,7 @@ def _key(value: Any) -> str:
 
 
 def _prompt_key(row: Row, form: str) -> str | None:
-    """Return what tells whether two rows have the same prompt; None if there is no prompt."""
+    """Return a key that is equal for rows with the same prompt; None if there is no prompt."""
     match form:
         case "alpaca":
             return _key({name: value for name, value in row.items() if name != "output"})

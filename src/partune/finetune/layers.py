@@ -1,7 +1,7 @@
 """Find the layers of a base model that are linear, those that training on text reaches, and those that mix tokens.
 
 Training on text reaches a layer if the logits of a text have a gradient through the layer's output. This is measured
-on the model, because names do not tell. It leaves out towers for images or sound, projections whose weights are read
+on the model, because names do not show it. It leaves out towers for images or sound, projections whose weights are read
 directly by a kernel (Mamba's `dt_proj`), and indexers that only choose positions.
 """
 
@@ -92,9 +92,9 @@ def has_expert_tensors(model: nn.Module) -> bool:
 def trained_layers(model: nn.Module) -> frozenset[str]:
     """Return the names of the linear layers through which the logits of a text have a gradient.
 
-    All experts of a mixture count if one of them is reached, because it is chance which experts a few tokens use. If
-    the model cannot be run on text alone (it has no weights, for example), all of its linear layers are returned, and
-    a real fault will show in training.
+    All experts of a mixture count if one of them is reached, because a few tokens use only some experts. If the model
+    cannot be run on text alone (it has no weights, for example), all of its linear layers are returned, and a real
+    error will appear in training.
     """
     import torch
 

@@ -54,13 +54,13 @@ class Materials:
 
     Attributes:
         lock: A lock to hold while using a base model.
-        abroad: Whether this process is a worker that got the study from another process.
+        in_worker: Whether this process is a worker that got the study from another process.
     """
 
     def __init__(self, study: config.StudyConfig, load_base: Callable[[str], Base]) -> None:
         self.study = study
         self.lock = threading.RLock()
-        self.abroad = False
+        self.in_worker = False
         self._load_base = load_base
         # Guards the loaded objects. It is never held while a base model trains or scores, so that a new trial can be
         # submitted meanwhile. A thread that holds `lock` may acquire `_loading`, but not the other way round.
@@ -120,6 +120,7 @@ class Materials:
             load_tokenizer,
             quantization,
         )
+        from partune.finetune.rows.files import read
         from partune.finetune.scoring.base import tokens_of
         from partune.finetune.scoring.definitions import check_file
         from partune.finetune.scoring.held_out import HeldOut, validation_data
@@ -140,8 +141,9 @@ class Materials:
 
         with own_generators(torch.device("cpu")):
             tokenizer = load_tokenizer(self.model)
-            rows = tokenise(self.data, tokenizer)
-            held = HeldOut.of(rows, study, tokenizer)
+            source = read(self.data)
+            rows = tokenise(self.data, tokenizer, source)
+            held = HeldOut.of(rows, study, tokenizer, source)
             base = self.base(dtype)
             validation = None if held is None else held.task(self.data, self.validation, base)
             scorer = Scorer(base, self.validation, study.test, study.search.seed, validation)
@@ -166,7 +168,7 @@ class Materials:
 
     @property
     def seen(self) -> Mapping[str, Any]:
-        """The record's entry on items of tasks that stand in the training rows; empty if none does."""
+        """The record's entry on items of tasks that also occur in the training rows; empty if none does."""
         from partune.finetune.contamination import Item, TrainingTexts
         from partune.finetune.rows.files import read
         from partune.finetune.rows.forms import normalise
@@ -175,6 +177,7 @@ class Materials:
         tasks = [task for task in self.scorer.tasks if isinstance(task, HarnessTask)]
         with self._loading:
             if self._seen is None and tasks:
+                # Read again: rows kept since `prepare` would fill the memory of each worker, and only one is asked.
                 rows = normalise(self.data, read(self.data).rows)
                 texts = TrainingTexts(rows.rows, rows.form)
                 seen = [texts.find(task.name, [Item(*pair) for pair in task.texts()]) for task in tasks]
@@ -252,11 +255,11 @@ class Materials:
 
     def _compare(self) -> None:
         """Raise UserError if this process loaded other contents than those with which the study began."""
-        where = f"on {socket.gethostname()}: " if self.abroad else ""
+        where = f"on {socket.gethostname()}: " if self.in_worker else ""
         if self._contents is None:
             self._contents = self._digest()
         note = check(self._expected, {**self._contents, **versions()}, where)
-        if note is not None and self.abroad:  # in the study's own process, the study reports the note itself
+        if note is not None and self.in_worker:  # in the study's own process, the study reports the note itself
             log.warning("%s", note)
         self._compared = self._expected
 

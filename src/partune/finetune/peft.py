@@ -102,7 +102,7 @@ class PeftEngine(Engine):
                 cost["examples"] = float(len(examples))
                 course = _Course(assignment, count_steps(len(examples), training), lambda: self._at_point(base))
                 seeds = assignment.seed, assignment.order_seed
-                with trained(base, examples, training, *seeds, lambda steps: course.look(base, steps)) as tuned:
+                with trained(base, examples, training, *seeds, lambda steps: course.score_point(base, steps)) as tuned:
                     put_back(base.model, course.best)
                     seconds = time.perf_counter() - began - course.seconds
                     cost |= {"train_seconds": seconds, "tokens": float(tuned.tokens)}
@@ -173,7 +173,7 @@ class _Course:
     Args:
         assignment: The trial's work.
         steps: The number of its steps.
-        score: Scores the base model with the adapter as it is.
+        score: Scores the base model with the adapter in its current state.
     """
 
     def __init__(self, assignment: Assignment, steps: int, score: Callable[[], float]) -> None:
@@ -184,8 +184,8 @@ class _Course:
         self._steps, self._score = assignment.point_steps(steps), score
         self._select = assignment.select == "best"
 
-    def look(self, base: Base, steps: int) -> None:
-        """Score the adapter if it is at a point; keep it if it is the best so far and the best is wanted.
+    def score_point(self, base: Base, steps: int) -> None:
+        """Score the adapter if it is at a point; keep it if it is the best so far and the best one is wanted.
 
         Args:
             base: The base model with the adapter in training.
@@ -220,8 +220,8 @@ def reload(base: Base, scorer: Scorer, batch_size: int, adapter: Path) -> Reload
     try:
         with adapters.loaded(base, adapter) as adapted:
             fault = adapters.unlike(adapted, adapter)
-            # lm-evaluation-harness computes the answers for every engine, because users would score an adapter with it.
-            answers = scorer.handful(harness_answers(base, batch_size))
+            # For every engine, the harness computes these answers, because users would score an adapter with it.
+            answers = scorer.score_first_items(harness_answers(base, batch_size))
     except Exception as error:  # users of the adapter would get the same exception, whatever its type
         return Reloaded(one_line(error), {}, base.dtype)
     return Reloaded(fault, answers, base.dtype)

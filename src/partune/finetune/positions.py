@@ -9,7 +9,7 @@ from typing import Any
 # Kinds of layers that see all earlier tokens, or a window of them whose width is in the configuration. Other kinds keep
 # a state.
 SEEING = frozenset({"full_attention", "attention", "sliding_attention", "chunked_attention"})
-PLAIN = frozenset({"dense", "sparse", "mlp", "moe"})  # kinds in `layer_types` that mix no tokens
+PLAIN = frozenset({"dense", "sparse", "mlp", "moe"})  # kinds in `layer_types` that do not mix tokens
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "attention_window_size", "sliding_window_size")
 # Types of rotary embeddings whose frequencies do not depend on the length of a row; None means no scaling.
 STATIC = frozenset({None, "default", "linear", "yarn", "llama3", "proportional", "mrope"})

@@ -1,4 +1,4 @@
-"""Quantize a model's folder with bitsandbytes: linear layers in 4 bits (nf4) or 8 bits (int8), the rest as it was."""
+"""Quantize the linear layers of a model's folder with bitsandbytes, to 4 bits (nf4) or 8 bits (int8)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def quantize(folder: Path, out: Path, form: str, trust_remote_code: bool = False
                 expected = read_text(model).detach().float()
         except Exception as error:  # libraries refuse with exceptions of any type
             raise UserError(f"the merged model cannot be quantized to {form}: {one_line(error)}") from None
-        for file in folder.iterdir():  # the tokenizer, and what else is not of the weights
+        for file in folder.iterdir():  # the tokenizer, and all other files except weights
             if file.is_file() and not (draft / file.name).exists() and not WEIGHTS.fullmatch(file.name):
                 shutil.copy(file, draft / file.name)
         spec = config.Model(path=str(draft), trust_remote_code=trust_remote_code)

@@ -80,7 +80,7 @@ def all_linear_layers(model: nn.Module) -> list[str]:
     """Return the layers that `targets: all-linear` means; see `find_targets`."""
     trained = trained_layers(model)
     layers = [name for name in body_layers(model) if name in trained]
-    # PEFT refuses some layers of state-space mixers and of experts. Other models need not be asked about.
+    # PEFT refuses some layers of state-space mixers and of experts. Models without these need no check.
     if mixing_layers(model)[1] or has_expert_tensors(model) or any("expert" in name for name in layers):
         accepted = {layer for _, own in _accepted(model, layers) for layer in own}
         return [name for name in layers if name in accepted]

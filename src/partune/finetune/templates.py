@@ -1,7 +1,7 @@
 """Chat templates by name, for tokenizers that have none.
 
-Each follows the published description of a format, with a system prompt and without tools. A tokenizer that does not
-have the format's marks as tokens writes them as ordinary text, which a model can learn too.
+Each follows the published description of a format, with a system prompt and without tools. If the tokenizer has no
+tokens for the format's marks, they are ordinary text, which a model can learn too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LLAMA3 = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 
-# These formats have no turn of the system: its text begins the first turn of the user.
+# These formats have no system turn: the system prompt begins the user's first turn.
 _SYSTEM_FIRST = (
     "{{ bos_token }}{% set ns = namespace(system='') %}{% for message in messages %}"
     "{% if message['role'] == 'system' %}{% set ns.system = message['content'] + '\n\n' %}"

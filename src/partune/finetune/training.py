@@ -253,7 +253,7 @@ def accumulate(
     examples: Examples,
     indices: npt.NDArray[np.int64],
     micro_batch_size: int | None,
-    stand: Callable[[int, tuple[int, int]], None] = lambda row, shape: None,
+    before_pass: Callable[[int, tuple[int, int]], None] = lambda row, shape: None,
 ) -> torch.Tensor:
     """Add the gradient of a batch's loss to the adapter's `.grad`, micro-batch by micro-batch; return the loss.
 
@@ -262,8 +262,8 @@ def accumulate(
         examples: All examples.
         indices: (n,), the indices of the batch's examples.
         micro_batch_size: The number of examples per forward pass; None passes all at once.
-        stand: Called before each micro-batch with two arguments: the row of the batch at which the micro-batch begins,
-            and the shape (b, T) of the micro-batch.
+        before_pass: Called before each micro-batch with two arguments: the row of the batch at which the micro-batch
+            begins, and the shape (b, T) of the micro-batch.
     """
     import torch
     from torch.nn import functional
@@ -274,7 +274,7 @@ def accumulate(
     total = torch.zeros((), device=base.device)
     for number, part in enumerate(parts):
         b, longest = part[0].shape
-        stand(number * size, (b, longest))
+        before_pass(number * size, (b, longest))
         ids, attention, labels = (torch.from_numpy(array).to(base.device) for array in part)  # (b, T)
         logits = base.model(input_ids=ids, attention_mask=attention, use_cache=False).logits  # (b, T, V)
         predicted, target = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()  # (b (T - 1), V), (b (T - 1),)

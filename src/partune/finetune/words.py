@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import regex
 
-# Scripts without spaces between words, of which each character counts as a word.
+# Scripts without spaces between words; each character counts as a word.
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-# Otherwise, a word is a run of letters, with their marks, and digits.
+# In other scripts, a word is a run of letters, combining marks and digits.
 WORD = regex.compile(rf"{UNSPACED}\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--{UNSPACED}]+", regex.V1)
 
 

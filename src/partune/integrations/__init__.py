@@ -1,1 +1,1 @@
-"""Use partune inside other systems. Each module is named after the system that it imports."""
+"""Use partune with other systems. A module that imports a system is named after it; `tracking` joins the trackers."""

@@ -1,4 +1,4 @@
-"""Check whether two models give the same answers: log-likelihoods that differ by no more than rounding, and texts."""
+"""Check whether two models give the same answers: equal log-likelihoods, up to rounding, and equal texts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from partune.trial.names import LIKELIHOODS, TEXTS, ResultName
 # Adding the same products in another order changes some units in the last place of the precision. These bounds are
 # several times the differences observed, and far below the differences that a wrong scale or a missing layer causes.
 TOLERANCE = {"fp32": (1e-4, 1e-5), "bf16": (0.1, 0.02), "fp16": (0.02, 0.005)}
-# After a near tie between two tokens, greedy decoding goes on with another text. So the texts of a few items may differ
-# in fp32, and of many in half precision, where near ties are common: long texts hardly ever agree to their ends. But a
-# near tie takes time to strike, while a wrong scale or a missing adapter shows at once. So the largest allowed share of
-# texts that differ depends on how many of their first characters are compared (None: all). If near ties changed 2 % of
-# the tokens in bf16, and a token had 4 characters, 0.3 % of models that are the same would break each of the two limits
-# on 8 items (binomial), and none on 60. (With the demo's model in bf16, batches of another size changed 2 % of 768
-# texts of 24 tokens, and 0.7 % within 8 characters.)
+# The largest allowed share of texts that differ, by how many of their first characters are compared (None: all).
+# If two tokens are nearly tied, rounding decides which one greedy decoding takes, and the rest of the text differs. In
+# fp32, near ties are rare, so few texts may differ. In half precision, they are common, and long texts seldom agree to
+# their ends. But early differences are rare even there, while a wrong scale or a missing adapter changes the first
+# characters. If near ties changed 2 % of the tokens in bf16, and a token had 4 characters, 0.3 % of equal models would
+# exceed each of the two limits on 8 items (binomial), and none on 60. (With the demo's model in bf16, batches of
+# another size changed 2 % of 768 texts of 24 tokens, and 0.7 % within 8 characters.)
 DIFFERING: dict[str, dict[int | None, float]] = {
     "fp32": {None: 0.02},
     "bf16": {8: 0.25, 32: 0.5},

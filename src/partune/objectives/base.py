@@ -37,7 +37,7 @@ class Objective(ABC):
         return {}
 
     def expect(self, contents: Contents) -> None:  # noqa: B027
-        """Note the digests on record. Another process that loads the objective must find the same contents."""
+        """Set the digests that are on record. Any process that loads the objective must find the same contents."""
 
     def count_slots(self) -> int:
         """Return the best number of trials to evaluate at once, one per thread; may load a model and measure."""
@@ -99,7 +99,7 @@ class Anchored(Objective):
 
     @property
     def further(self) -> Mapping[str, Config]:
-        """The configurations of the second and further baselines, by name, in the order in which the verdict tests."""
+        """The configurations of the second and further baselines, by name, in the order in which they are tested."""
         return {}
 
     @property
@@ -113,14 +113,14 @@ class Anchored(Objective):
         """What was loaded, as it is recorded; `summary["scoring"]["metric"]` is the metric that the verdict uses."""
 
     def fixed(self, searched: Space) -> Mapping[str, Value]:
-        """Return those of a space's hyperparameters that the objective's settings fix; the value is the fixed value."""
+        """Return the hyperparameters of a space that the objective's settings fix, with their fixed values."""
         return {}
 
     def vet(self, searched: Space) -> None:
         """Raise UserError for a setting that would have no effect in a new study of this space."""
 
     def declare(self, searched: Space) -> None:
-        """Note the space without loading anything; raise UserError if it cannot be searched."""
+        """Set the space without loading anything; raise UserError if it cannot be searched."""
 
     @abstractmethod
     def check(self, searched: Space) -> None:
@@ -213,6 +213,17 @@ def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Ju
     return _timed(lambda: objective.evaluate_judged(trial, adapter, judge))
 
 
+def observed_baseline(objective: Anchored, trial: Trial, adapter: Path) -> Observation:
+    """Train and score a baseline, and record its duration; an exception makes the observation of a failed run.
+
+    Args:
+        objective: The objective that evaluates the baseline.
+        trial: The configuration of the baseline.
+        adapter: The folder for the trained adapter.
+    """
+    return _timed(lambda: objective.score_defaults(trial, adapter))
+
+
 def observed_fresh(objective: Anchored, trial: Trial, adapter: Path) -> Observation:
     """Evaluate a fresh run (another training of a configuration, for the verdict) and record its duration.
 
@@ -237,10 +248,10 @@ def _timed(evaluate: Callable[[], Observation]) -> Observation:
 
 
 def unspoilt(observation: Observation) -> Observation:
-    """Return an observation; raise UserError if it failed because the disk is full or cannot be written to.
+    """Return an observation; raise UserError if it failed because the disk is full or not writable.
 
-    Recorded as a failed trial, such an observation would tell the optimiser that the configuration is bad.
+    If it were recorded, the optimiser would take the configuration for a bad one.
     """
     if observation.error is not None and blames_disk(observation.error):
-        raise UserError(f"{observation.error}; correct this and resume the study, which has lost nothing")
+        raise UserError(f"{observation.error}; correct this and resume the study; nothing is lost")
     return observation

@@ -24,8 +24,8 @@ class Named:
 
     Attributes:
         candidate: The model to score.
-        words: What the name was taken for.
-        notes: What a reader has to know about it, one sentence each.
+        words: A description of the model.
+        notes: Sentences that a reader should know about it.
     """
 
     candidate: Candidate
@@ -34,7 +34,7 @@ class Named:
 
 
 def named(place: str | Path, base: config.Model | None) -> Named:
-    """Return the model that a path or a name means.
+    """Return the model that a path or a name stands for.
 
     Args:
         place: The folder of an adapter, a study's directory, the folder or id of a model, or "base".
@@ -75,7 +75,7 @@ def _winner(directory: Path, base: config.Model | None) -> Named:
         )
     own = record.header["objective"].get("model")
     if own is None:
-        raise UserError(f"{directory} is not a study of a fine-tuning, so it has no model")
+        raise UserError(f"{directory} is not a fine-tuning study, so it has no model")
     model = base or config.validated(config.Model, own)
     judged = scoring(winner, runs) is not None and ships_fresh(runs)
     adapter = record.adapter(WinnerScoring.JUDGED if judged else winner.number)

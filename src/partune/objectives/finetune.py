@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from partune import config
-from partune.config import unused
+from partune.config import unused, vetting
 from partune.errors import UserError
 from partune.finetune.engines import Assignment, Settings
 from partune.objectives.agreement import difference, difference_of_first
@@ -92,7 +92,7 @@ class FineTune(Anchored):
         self._targets: tuple[str, ...] = (self.config.training.targets,)  # all values that `targets` may have
         self._slots: int | None = None
         self._recorded_slots: int | None = None
-        self._key = uuid.uuid4().hex  # by which other processes recognise this objective
+        self._key = uuid.uuid4().hex  # other processes recognise this objective by its key
 
     @classmethod
     def of(cls, study: config.StudyConfig, scratch: str | Path | None = None) -> Self:
@@ -129,7 +129,7 @@ class FineTune(Anchored):
         self.close()
 
     def close(self) -> None:
-        """Release all that is loaded, and remove temporary files. If the objective is used again, it loads again."""
+        """Release what is loaded, and remove temporary files. A later use of the objective loads everything again."""
         self.engine.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -137,8 +137,8 @@ class FineTune(Anchored):
 
         The storage's URL is left out, because it may contain a password.
         """
-        # A base model takes minutes to load and may fill a device. So `resident` returns the objective that the process
-        # already has.
+        # `resident` returns the objective that the process already has, because a base model takes minutes to load and
+        # may fill a device.
         settings = self.config.model_dump_json(exclude={"run": {"storage"}})
         learnt = {
             "searched": self._searched,
@@ -149,7 +149,7 @@ class FineTune(Anchored):
         return resident, (type(self), settings, self.scratch, self._key), learnt
 
     def __setstate__(self, learnt: dict[str, Any]) -> None:
-        """Adopt what the pickled objective has learnt about its study."""
+        """Restore what the pickled objective knew about its study."""
         self._searched, self._targets = learnt["searched"], learnt["targets"]
         self.expect(learnt["expected"])
         if learnt["slots"] is not None:
@@ -179,7 +179,7 @@ class FineTune(Anchored):
 
     @property
     def name(self) -> str:
-        """The name on record: that of the class, or "LitGPT" for the engine litgpt, as in all earlier records."""
+        """The name on record: that of the class, or "LitGPT" for the engine litgpt, as in earlier versions."""
         return "LitGPT" if self.config.run.engine == "litgpt" else super().name
 
     @property
@@ -205,7 +205,7 @@ class FineTune(Anchored):
 
     @property
     def defaults(self) -> dict[str, Value]:
-        """The first baseline as a configuration: by default the field's, in which the user's settings count."""
+        """The first baseline as a configuration; by default the field's defaults, changed by the user's settings."""
         return next(iter(self._baselines.values()))
 
     @property
@@ -227,16 +227,16 @@ class FineTune(Anchored):
         return {**self._usual, "learning_rate": 0.0}
 
     def fixed(self, searched: Space) -> dict[str, Value]:
-        """Return those of a space's hyperparameters that the user has set, and so fixed; the value is the one set."""
+        """Return the hyperparameters of a space that the user has set, and so fixed, with their values."""
         values = config.given(self.training, self.data)
         return {name: values[name] for name in searched.names if name in values}
 
     def vet(self, searched: Space) -> None:
-        """Raise UserError for a setting that would have no effect in a study of this space."""
-        unused.refuse(self.config, searched.names)
+        """Raise UserError for settings that would have no effect, or validation rows that are trained on."""
+        vetting.vet(self.config, searched.names)
 
     def declare(self, searched: Space | Iterable[str]) -> None:
-        """Note which hyperparameters are searched; raise UserError if one is not a setting. Loads nothing."""
+        """Set which hyperparameters are searched, without loading anything; raise UserError if one is not a setting."""
         names = searched.names if isinstance(searched, Space) else tuple(searched)
         check_names(names)
         self._searched = frozenset(names)
@@ -246,12 +246,12 @@ class FineTune(Anchored):
         self._targets = tuple(dict.fromkeys(str(option) for option in (*options, *of_baselines)))
 
     def recall(self, loaded: Mapping[str, Any]) -> None:
-        """Note the pack size on record, so that a resumed study keeps it."""
+        """Set the pack size to the one on record, so that a resumed study keeps it."""
         if self._recorded_slots is None:
             self._recorded_slots = loaded.get("pack")
 
     def expect(self, contents: Contents) -> None:
-        """Note the digests of the model and data on record; `prepare` raises UserError if the files here differ."""
+        """Set the digests of model and data that are on record; `prepare` raises UserError if the files here differ."""
         self.engine.materials.expect(contents)
 
     # ----- loading
@@ -408,7 +408,7 @@ class FineTune(Anchored):
         return observation_of(self.engine.score_base(self.training.dtype, self._parts(parts)))
 
     def score_zero(self, trial: Trial) -> Observation:
-        """Train with learning rate 0 for a few steps and score the search items; the base's scores are expected."""
+        """Train with learning rate 0 for a few steps and score the search items; scores should equal the base's."""
         zero = dataclasses.replace(trial, config={**trial.config, **self.engine.zero_settings})
         return observation_of(self.engine.score_zero(self.assign(zero)), trial.fidelity)
 

@@ -100,6 +100,6 @@ def as_objective(given: str | Objective | Callable[[Config], Observation | float
     objective = named(given) if isinstance(given, str) else given
     if not (isinstance(objective, Objective) or callable(objective)):
         raise UserError(
-            f"an objective is a function of a configuration, an Objective or a name, got {shown(objective)}"
+            f"an objective must be a function of a configuration, an Objective or a name, got {shown(objective)}"
         )
     return objective if isinstance(objective, Objective) else Function(objective)

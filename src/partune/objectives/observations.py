@@ -31,7 +31,7 @@ def observation_of(outcome: Outcome, fidelity: float = 1.0) -> Observation:
         return Observation.failure(cause(scores), cost)
     rungs = {str(Rung(rung)): score for rung, score in enumerate(outcome.rungs)}
     if outcome.stopped is not None:
-        # The score at the last rung is from a few items only, but it is the best estimate for a stopped trial.
+        # The score at the last rung is from few items, but a stopped trial has no better estimate.
         stopped_scores = {"score": outcome.rungs[-1], **rungs}
         return Observation(stopped_scores, status=Status.STOPPED, cost=cost, fidelity=outcome.stopped)
     if scores.score is None or not np.isfinite(scores.score):
@@ -45,6 +45,6 @@ def observation_of(outcome: Outcome, fidelity: float = 1.0) -> Observation:
 
 
 def _course(outcome: Outcome) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the course of a training: the loss of each step, and the steps and scores of its points."""
+    """Return the curves of a training: the loss of each step, and the steps and scores at its scored points."""
     course = {} if outcome.losses is None else {TRAINING_LOSS: outcome.losses.astype(np.float32)}
     return course | ({POINTS: np.array(outcome.points)} if outcome.points else {})

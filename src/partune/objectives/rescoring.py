@@ -1,4 +1,4 @@
-"""Score what a study hands over: load it from disk as its users will, and score it on the study's held-out items."""
+"""Score a study's export: load it from disk as its users will, and score it on the study's held-out items."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rescore(
         UserError: The export cannot be loaded or scored, or the items are not those on record.
     """
     with quiet(), FineTune.of(_study(record, folder, merged, dtype, quantized)) as objective:
-        # The merged model has other weights than the base model. Items and validation rows must be the study's.
+        # The merged model's weights differ from the base model's; items and validation rows must be those of the study.
         objective.expect(
             {
                 name: content
@@ -53,8 +53,8 @@ def rescore(
 def _study(record: Record, folder: Path, merged: bool, dtype: str, quantized: bool) -> config.StudyConfig:
     """Return a study that scores the export on the items of a recorded study."""
     sections = dict(record.header["objective"])
-    # Engine litgpt scores with lm-evaluation-harness, and so does engine peft. Layers in int8 (LLM.int8) choose by all
-    # tokens of a forward pass which columns they compute in 16 bits, so requests cannot share rows, as in packs.
+    # Engine litgpt scores with lm-evaluation-harness, as engine peft does. Layers in int8 (LLM.int8) choose the columns
+    # that they compute in 16 bits by all tokens of a forward pass, so requests must not share rows, as packs do.
     engine = "peft" if sections.pop("engine", None) is not None or quantized else "packed"
     model, validation = sections["model"], sections["validation"]
     if merged:

@@ -13,7 +13,7 @@ _REVIVING = threading.Lock()
 
 
 def resident(kind: Any, settings: str, scratch: Path | None, key: str) -> Any:
-    """Unpickle an objective: return the one with the same key that this process already has, or make it.
+    """Unpickle an objective: return the one with this key if the process has it already, otherwise make it.
 
     Args:
         kind: The class that was pickled, `FineTune`.
@@ -28,5 +28,5 @@ def resident(kind: Any, settings: str, scratch: Path | None, key: str) -> Any:
 @lru_cache(maxsize=1)  # one, because a base model may fill the device
 def _revived(kind: Any, settings: str, scratch: Path | None, key: str) -> Any:
     objective = kind.of(config.StudyConfig.model_validate_json(settings), scratch)
-    objective._key, objective.engine.materials.abroad = key, True
+    objective._key, objective.engine.materials.in_worker = key, True
     return objective

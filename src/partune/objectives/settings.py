@@ -102,7 +102,7 @@ def default_baseline(training: config.Training, searched: Collection[str]) -> di
 
 
 def baseline_of(recipe: config.NamedBaseline) -> dict[str, Value]:
-    """Return a baseline that the user named as a configuration: what it sets, whatever the study's settings fix."""
+    """Return a baseline that the user named as a configuration. Its values count even if the study fixes others."""
     return {name: value for name, value in recipe.training.model_dump(exclude_unset=True).items() if value is not None}
 
 
@@ -132,7 +132,7 @@ def about_baseline(name: str | None) -> Iterator[None]:
 
 
 def extremes(parameter: Hyperparameter | None) -> Sequence[Value]:
-    """Return a few values of a hyperparameter. If these are valid settings, so are all values that it can have."""
+    """Return a few values of a hyperparameter. If these are valid settings, so are all its values."""
     if isinstance(parameter, Choice):
         return parameter.options
     # Both bounds of a Float may be whole numbers. A value between them shows whether the setting accepts fractions.

@@ -1,4 +1,4 @@
-"""Test functions with known optima, as maximisation problems, on which the optimisers are tested.
+"""Test functions for optimisers, as maximisation problems with known optima.
 
 The constants of Hartmann's and Branin's functions are from Dixon and Szegoe 1978. Himmelblau's function is from
 Himmelblau 1972, Applied Nonlinear Programming. These sources minimise the functions, so `__call__` changes the sign.

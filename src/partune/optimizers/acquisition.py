@@ -20,8 +20,8 @@ def acquisition(surrogate: Surrogate) -> Acquisition:
 
     f* is the highest posterior mean at an evaluated or pending point.
     """
-    # The highest score is not used as f*, because part of the highest of several noisy scores is luck. Without noise,
-    # the highest score and f* agree.
+    # The highest score is not used as f*, because the highest of several noisy scores is partly due to chance. Without
+    # noise, the highest score and f* agree.
     best = float(surrogate.posterior(surrogate.X)[0].max())
 
     def log_ei(points: Points) -> Points:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.stats import qmc
+import scipy
 
 from partune.errors import UserError
 from partune.optimizers.acquisition import Acquisition, Points, acquisition, around, leaders
@@ -35,7 +35,7 @@ class GPBO(Stream):
         space: The search space.
         seed: The seed of the hypercubes and of the search for the acquisition's maximum.
         n_init: The number of points of the initial design.
-        look: The number of points at which the acquisition is first computed, a power of two.
+        look: The number of points at which the acquisition function is first computed, a power of two.
         rounds: The number of rounds that refine the best points; each round halves the step.
     """
 
@@ -82,7 +82,7 @@ class GPBO(Stream):
         d = self.space.dimension
         # Steps range from tiny to a third of the cube, because the peak near a leader narrows as scores arrive.
         near = around(leaders, rng, 64, np.exp(rng.uniform(np.log(0.003), np.log(0.3), (64 * len(leaders), 1))))
-        points = self.space.snap(np.concatenate([qmc.Sobol(d, rng=rng).random(self.look), near]))
+        points = self.space.snap(np.concatenate([scipy.stats.qmc.Sobol(d, rng=rng).random(self.look), near]))
         value = log_ei(points)
         for k in range(self.rounds):
             best = np.argsort(-value, kind="stable")[:8]

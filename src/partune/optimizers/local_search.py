@@ -66,7 +66,7 @@ class IteratedLocalSearch(Metaheuristic):
         best, current, stalls = self.walk()
         if stalls < self.patience:
             step = self.step * FINE ** (stalls / self.patience)
-            # `next_point` looks at MOVES moves. The second half are leaps, which are needed if no neighbour is new.
+            # `next_point` tries MOVES moves. The second half are leaps, which are needed if no neighbour is new.
             for _ in range(MOVES // 2):
                 yield self.neighbour(current.point, step, rng)
         self.leaves[len(self.proposals)] = current.number

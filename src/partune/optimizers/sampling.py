@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-from scipy.stats import qmc
+import scipy
 
 from partune.errors import UserError
 from partune.optimizers.base import Sampler
@@ -77,7 +77,7 @@ class Hypercubes:
         b, row = divmod(i, self.size)
         while len(self._drawn) <= b:
             rng = np.random.default_rng([self.seed, len(self._drawn)])
-            sample = qmc.LatinHypercube(self.dimension, rng=rng).random(self.size)  # (size, d)
+            sample = scipy.stats.qmc.LatinHypercube(self.dimension, rng=rng).random(self.size)  # (size, d)
             self._drawn.append([tuple(point) for point in sample.tolist()])
         return self._drawn[b][row]
 
@@ -86,7 +86,7 @@ class SobolPoints:
     """A Sobol sequence, scrambled by `default_rng([seed])`."""
 
     def __init__(self, dimension: int, seed: int) -> None:
-        self._sequence = qmc.Sobol(dimension, rng=np.random.default_rng([seed]))
+        self._sequence = scipy.stats.qmc.Sobol(dimension, rng=np.random.default_rng([seed]))
         self._drawn: list[Point] = []
 
     def __getitem__(self, i: int) -> Point:

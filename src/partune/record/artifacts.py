@@ -121,7 +121,7 @@ class Artifacts:
         if self._directory is not None:
             kept = set(keep)
             unneeded = {self.adapter(number).name for number in range(self._count()) if number not in kept}
-            # Of a confirmation or a fresh run, only the score is needed.
+            # Confirmations and fresh runs are needed only for their scores.
             self._delete(self._directory, lambda name: name in unneeded or is_further_runs(name))
 
     def discard(self, baseline: RunName) -> None:

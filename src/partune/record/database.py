@@ -218,7 +218,7 @@ class Advisory(Drivers):
     def _take(self) -> None:
         self._lost = False
         self._ask("SELECT pg_advisory_lock(:key)", "turn")
-        self._lost = False  # a break before the turn began does no harm
+        self._lost = False  # only a break during the turn matters
 
     def _give(self) -> None:
         from sqlalchemy.exc import SQLAlchemyError

@@ -155,9 +155,8 @@ class Files(Drivers):
         self._counter = itertools.count()
         self._token = ""
         self._lock: IO[bytes] | None = None
-        self._seen: dict[
-            str, tuple[str, float]
-        ] = {}  # for each driver's name: the text of the driver's file, and when that text was first read
+        # For each driver's name: the text of the driver's file, and when that text was first read.
+        self._seen: dict[str, tuple[str, float]] = {}
         self._leads = False
         self._end: weakref.finalize[..., Files] | None = None
         try:
@@ -223,7 +222,7 @@ class Files(Drivers):
     def _enter(self) -> None:
         """Give a sign of life, and start the thread that renews it.
 
-        It is called again when this driver becomes the leader, or if other drivers removed its sign of life.
+        This is done again when this driver becomes the leader, or if other drivers removed its sign of life.
         """
         if self._end is not None:
             self._end()
@@ -288,7 +287,7 @@ class Files(Drivers):
             if (other := _target(marker)) and not self.alive(other):
                 marker.unlink(missing_ok=True)
             return False
-        # The turn may have changed before the marker was made, so look again.
+        # The turn may have changed before the marker was made, so check it again.
         still_dead = _target(self._link) == token
         if still_dead:
             self._link.unlink(missing_ok=True)
@@ -328,9 +327,7 @@ def _free(path: Path) -> bool:
     """Return whether no process on this machine has locked a file."""
     with path.open("rb") as file:
         try:
-            lock(
-                file, shared=True
-            )  # a shared lock, so that two callers at once do not mistake each other for the driver
+            lock(file, shared=True)  # shared, so that two callers at once do not mistake each other for the driver
         except OSError:
             return False
     return True

@@ -1,7 +1,7 @@
 """Read and write Optuna's append-only journal file, one JSON object per line, so that a failed write damages no line.
 
-A last line without a line break was torn by a crash. It is ignored, and cut off before the next line is appended. If a
-line cannot be written completely, for example because the disk is full, its first part is removed again.
+A last line without a line break was left by a crash. It is ignored, and removed before the next line is appended. If a
+line cannot be written completely, for example because the disk is full, the part that was written is removed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read(journal: Path) -> JournalStorage:
 
 
 def repair(journal: Path) -> None:
-    """Cut off a torn last line, and remove the lock of a process that died. Nobody else may write meanwhile.
+    """Remove an incomplete last line, and the lock of a process that died. Nobody else may write meanwhile.
 
     Raises:
         UserError: A line before the last is damaged.
@@ -163,7 +163,7 @@ def _append(file: IO[bytes], content: bytes) -> None:
             rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
     except BaseException:
-        with suppress(OSError):  # if this fails too, `_cut` removes the torn line before the next one is appended
+        with suppress(OSError):  # if this fails too, `_cut` removes the incomplete line before the next one is appended
             file.truncate(end)
         raise
 

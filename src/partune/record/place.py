@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 JOURNAL = "journal.log"
 STORAGE = "storage.json"
-STUDY = re.compile(
-    r"[\w.-]{1,100}-[0-9a-f]{12}"
-)  # a study's name in a database: its directory's name and a unique suffix
+# A study's name in a database: its directory's name and a unique suffix.
+STUDY = re.compile(r"[\w.-]{1,100}-[0-9a-f]{12}")
 
 Shelf = Literal["search", "anchors"]
 SHELVES: tuple[Shelf, ...] = ("search", "anchors")
@@ -37,7 +36,7 @@ SQLITE = (
 
 
 class Place(Protocol):
-    """Where a record's two Optuna studies are ("search" for trials, "anchors" for other runs), and how to open them."""
+    """The storage of a record's two Optuna studies: "search" for trials, "anchors" for other runs."""
 
     @property
     def url(self) -> str | None:
@@ -53,7 +52,7 @@ class Place(Protocol):
 
     @property
     def holder(self) -> str:
-        """The name of the place in messages."""
+        """The name of the storage in messages."""
 
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
         """Create the two studies with the header of the record.
@@ -147,7 +146,7 @@ class JournalPlace:
         repair = functools.partial(journal.repair, path)
         busy = f"{self._directory} is already being run: {_wait(self._directory)}"
         with _leading(Files(self._directory, repair), join, busy) as drivers:
-            # In a turn, no other driver is writing, so a last line that is incomplete was torn by a crash.
+            # In a turn, no other driver is writing, so an incomplete last line is the result of a crash.
             with drivers.turn():
                 repair()
             return journal.opened(path), drivers
@@ -333,7 +332,7 @@ def _wait(directory: Path) -> str:
 
 @contextmanager
 def _leading(drivers: Drivers, join: bool, busy: str) -> Iterator[Drivers]:
-    """Make a driver the leader, unless it only joins. If that or the code in the context fails, the driver leaves."""
+    """Make a driver the leader, unless it only joins. If this or the code in the context fails, the driver leaves."""
     try:
         if not (join or drivers.lead()):
             raise UserError(busy)

@@ -65,13 +65,13 @@ CONFIG = "study.yaml"
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """The runs that a verdict was given on.
+    """The runs on which a verdict was given. Each verdict on new runs is one look at the study.
 
     Attributes:
         trial: The number of the winner.
         seeds: The number of the winner's fresh runs.
         defaults: The number of the defaults' fresh runs.
-        others: The number of fresh runs of each further baseline that has some.
+        others: The number of fresh runs of each further baseline that has fresh runs.
     """
 
     trial: int
@@ -265,7 +265,7 @@ class Record:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Keep other drivers from writing within the context, and turn an error of a database into a UserError."""
+        """Keep other drivers from writing within the context, and turn errors of a database into UserErrors."""
         with self.guarded(), self.drivers.turn():
             yield
 
@@ -286,13 +286,13 @@ class Record:
     def abandoned(self, number: int) -> bool:
         """Return whether no driver runs an unfinished trial any more. The caller must not be running the trial itself.
 
-        No driver runs the trial if none is on record for it, if that driver is dead, or if that driver is this process.
+        This is so if the trial has no driver on record, or if its driver is dead or this process.
         """
         driver = self._driver(number)
         return driver is None or driver == self.drivers.name or not self.drivers.alive(driver)
 
     def mine(self, number: int) -> bool:
-        """Return whether an unfinished trial still belongs to this driver. Drivers that seem dead lose their trials."""
+        """Return whether an unfinished trial still belongs to this driver. Others take the trials of dead drivers."""
         return self._driver(number) == self.drivers.name
 
     def _driver(self, number: int) -> str | None:
@@ -303,7 +303,7 @@ class Record:
 
     @property
     def loaded(self) -> Mapping[str, Any]:
-        """What the objective last loaded: device, precision, counts of the data, items and metric; empty if nothing."""
+        """What the objective last loaded: device, precision, counts of data and items, metric; empty if nothing."""
         loaded: Mapping[str, Any] = self._note("loaded", {})
         with self._undamaged("its note on what the objective loaded"):
             forms.of_type(loaded, dict, "loaded")
@@ -330,7 +330,7 @@ class Record:
 
     @property
     def looks(self) -> list[Look]:
-        """The runs that each verdict was given on, in order. Two verdicts in a row differ in their runs."""
+        """The runs on which each verdict was given, in order. Consecutive verdicts differ in their runs."""
         noted = self._note("looks", [])
         with self._undamaged("its earlier verdicts"):
             return [Look(**{name: forms.of_type(value, int, name) for name, value in look.items()}) for look in noted]
@@ -340,7 +340,7 @@ class Record:
         before = self.looks
         if before[-1:] != [look]:
             looks = [dataclasses.asdict(noted) for noted in (*before, look)]
-            # A look of one baseline stands as it always did.
+            # With one baseline, the form of older versions is kept.
             self._set_note("looks", [{k: v for k, v in noted.items() if v or k != "others"} for noted in looks])
 
     def _note(self, name: str, default: Any = None) -> Any:

@@ -9,7 +9,7 @@ from partune.runtime import rounding
 from partune.trial import Trial
 from partune.trial.names import TEXTS, ItemSet, ResultName
 
-WIDEST = 300  # most characters shown of a prompt or answer
+WIDEST = 300  # the largest number of characters shown of a prompt or answer
 CAPTION = (
     "The first held-out items in data order, not hand-picked. An item's score is in brackets. Long prompts show their "
     "end."
@@ -17,7 +17,7 @@ CAPTION = (
 
 
 def answers_of(record: Record, judged: Trial | None) -> list[Summary]:
-    """Return what base, defaults and winner answer to the first held-out items; an empty list if nothing is generated.
+    """Return the answers of base, defaults and winner to the first held-out items; empty if no answers are generated.
 
     Args:
         record: The record of the study.
@@ -70,7 +70,7 @@ def answer_table(answers: list[Summary]) -> tuple[list[str], list[list[str]]] | 
 
 
 def _short(text: str, end: bool = False) -> str:
-    """Return the beginning of a text, or its end, in one line; "(empty)" if there is nothing to see."""
+    """Return the beginning of a text, or its end, in one line; "(empty)" if it has no visible characters."""
     line = " ".join(text.split()) or "(empty)"
     if len(line) <= WIDEST:
         return line

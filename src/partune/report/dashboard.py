@@ -91,8 +91,8 @@ class View(BaseStorage):
     def refresh(self) -> None:
         """Read the record again if the last reading is old enough.
 
-        The time until the next reading is a multiple of the time that this reading took. So even a long study costs
-        little of the machine's time.
+        The time until the next reading is a multiple of the time that this reading took, so that even a long study
+        takes little of the machine's time.
 
         Raises:
             UserError: The record cannot be read.

@@ -7,6 +7,8 @@ from typing import Any
 
 from partune.report import words
 
+_LISTING = "`partune data DATA --validation-data FILE` lists them."
+
 
 def row_notes(data: Mapping[str, Any]) -> list[str]:
     """Return what a user should know about how rows were read, one sentence each.
@@ -32,12 +34,12 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
     if count := data.get("untrained"):
         notes.append(
             f"{words.several(count, 'answer')} {'is' if count == 1 else 'are'} read but not trained on: "
-            "marked so, or part of a prompt."
+            "they are marked as such, or part of a prompt."
         )
     if count := data.get("answers_apart"):
         notes.append(
             f"The chat template writes {words.several(count, 'answer')} differently if more messages follow. Each such "
-            "answer is trained in an example of its own: the chat from its beginning to the end of this answer."
+            "answer is trained in a separate example: the chat from its beginning to the end of this answer."
         )
     if marks := data.get("split_marks"):
         verb = "is" if len(marks) == 1 else "are"
@@ -55,12 +57,13 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
     if count := data.get("validation_twins"):
         notes.append(
             f"{words.several(count, 'validation row')} {'is' if count == 1 else 'are'} also among the training rows: "
-            "their scores say how well rows are remembered, not how new ones are answered."
+            "scores on such rows show what the model remembers, not how it answers new rows. "
+            f"{_LISTING}"
         )
     if count := data.get("validation_prompts"):
         notes.append(
             f"{words.several(count, 'validation row')} {'has' if count == 1 else 'have'} the prompt of a training row, "
-            "with another answer."
+            f"with another answer.{'' if data.get('validation_twins') else f' {_LISTING}'}"
         )
     notes += [note for entry in data.get("seen", ()) for note in seen_notes(entry)]
     if count := data.get("unknown_tokens"):
@@ -70,15 +73,16 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-# What a comparison of words finds, and what it does not.
+# What the comparison of texts finds and does not find.
 COMPARED = (
     "Words were compared without case, spaces and punctuation: whole prompts, texts of at least 8 words within them, "
-    "and runs of 13 words. Not found are rewordings, translations, and runs that more than 10 rows or items have."
+    "and runs of 13 words. Not found are rewordings, translations, and phrases of a template, such as those that more "
+    "than 10 items have."
 )
 
 
 def seen_notes(entry: Mapping[str, Any]) -> list[str]:
-    """Return what a user should know about items that stand in the training rows too, one sentence each.
+    """Return what a user should know about items that also occur in the training rows, one sentence each.
 
     Args:
         entry: The record's entry on a task or on the validation rows (`partune.finetune.contamination.Seen.recorded`).
@@ -86,7 +90,7 @@ def seen_notes(entry: Mapping[str, Any]) -> list[str]:
     what = entry["what"]
     of = f"the {entry['items']:,} {what}" if what == "validation rows" else f"the {entry['items']:,} items of {what}"
     if not entry["same"] and not entry["alike"]:
-        return [f"None of {of} stands in the training rows."]
+        return [f"None of {of} occurs in the training rows."]
     notes = []
     rows = ", ".join(map(str, entry["rows"]))
     such = "such as " if entry["same"] + entry["alike"] > len(entry["rows"]) else ""
@@ -94,14 +98,14 @@ def seen_notes(entry: Mapping[str, Any]) -> list[str]:
     if count := entry["same"]:
         verb = "asks" if count == 1 else "ask"
         notes.append(
-            f"{count:,} of {of} {verb} what a training row asks {which}: the scores on them say how well rows are "
-            "remembered, not how new ones are answered."
+            f"{count:,} of {of} {verb} what a training row asks {which}: scores on such items show what the model "
+            "remembers, not how it answers new ones."
         )
     if count := entry["alike"]:
         verb = "shares" if count == 1 else "share"
         more = f"{count:,} more" if entry["same"] else f"{count:,} of {of}"
         where = "" if entry["same"] else f" {which}"
-        notes.append(f"{more} {verb} 13 words in a row with a training row{where}: look whether they ask the same.")
+        notes.append(f"{more} {verb} 13 words in a row with a training row{where}: check whether they ask the same.")
     return notes
 
 
@@ -116,7 +120,7 @@ LAYOUTS = {
 
 
 def _reading_notes(data: Mapping[str, Any]) -> list[str]:
-    """Return what the files and the format of the rows were taken for, unless it goes without saying."""
+    """Return how the files and the format of the rows were interpreted, if that is not obvious."""
     notes = []
     if count := data.get("files"):
         notes.append(f"{words.several(count, 'file')} were read.")

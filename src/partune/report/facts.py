@@ -34,8 +34,8 @@ from partune.verdict.winner import confirmations, ranked
 
 EDGE = 0.02  # a value this close to an end of its range (as a share of the range) counts as at the end
 NEAR = 0.2  # a value this close to an end of its range (as a share of the range) counts as near the end
-LEADERS = 3  # trials that must have a score before there is advice about a bound
-SURE = 2.0  # standard errors beyond which a difference counts as real
+LEADERS = 3  # advice about a bound needs this many trials with scores
+SURE = 2.0  # a difference of more standard errors counts as real
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Part:
 
 
 class Facts:
-    """Everything that a report shows of a record, as of the moment when the object is made."""
+    """Everything that a report shows of a record, at the time when the object is made."""
 
     def __init__(self, record: Record) -> None:
         self.summary: Summary = summarise(record)
@@ -258,10 +258,10 @@ class Facts:
 
     @property
     def overfitting(self) -> list[str]:
-        """Sentences that flag overfitting, which must be beyond chance.
+        """Sentences on overfitting, if it is beyond chance.
 
-        The winner's gain over the base model is smaller on the held-out items than on the search items, or the winner
-        scores below the base model on a test task.
+        Overfitting means that the winner's gain over the base model is smaller on the held-out items than on the search
+        items, or that the winner scores below the base model on a test task.
         """
         base, best, verdict = self.summary["base"], self.summary["best"], self.summary["verdict"]
         if base is None or best is None or base["score"] is None:

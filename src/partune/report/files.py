@@ -17,7 +17,7 @@ from partune.runtime.disk import write_whole
 
 REPORT = "report.html"
 REFRESH = 5.0  # seconds after which a browser reads the report of a running study again
-PATIENCE = 20  # a pause is this many times as long as the work before it, so that workers lose little time
+PATIENCE = 20  # a pause is this many times as long as the work before it, so that the work slows trials little
 
 
 def write(facts: Facts, refresh: float | None = None) -> Path:
@@ -46,7 +46,7 @@ def follow(directory: Path, storage: str | None = None, wanted: Callable[[], boo
     Args:
         directory: The study's directory.
         storage: The URL of the study's database, if it needs a password or has moved; None for the URL on record.
-        wanted: The function that says whether to continue. It is called before each reading of the record.
+        wanted: Returns whether to continue. It is called before each reading of the record.
 
     Raises:
         UserError: The record cannot be read, or the report cannot be written.

@@ -1,4 +1,4 @@
-"""Describe the labels that models give to rows: macro-F1, confusions, and a label that is given to almost all rows.
+"""Describe the labels that models give to rows: macro-F1, confusions, and a label given to almost all rows.
 
 All numbers are for the held-out items, which no optimiser saw.
 """
@@ -17,7 +17,7 @@ from partune.runtime import rounding
 from partune.trial import Trial
 from partune.trial.names import ROWS, ItemSet, ResultName
 
-WINS = 0.9  # the share of rows from which on a model is said to give one label to everything
+WINS = 0.9  # a model that gives one label to at least this share of rows is said to give it to almost all
 WIDEST = 20  # the largest number of labels whose confusions are shown as a table
 CALLED = {"base": "The untouched base", "defaults": "The adapter with the defaults", "winner": "The winner"}
 PAIRS = 10  # the number of confusions that are listed if there are more than WIDEST labels
@@ -44,7 +44,7 @@ def labels_of(record: Record, judged: Trial | None) -> Summary | None:
 
 
 def _labelled(items: Mapping[str, np.ndarray[Any, Any]], names: list[str]) -> Summary:
-    """Return macro-F1, confusions and the label that wins always, from the per-item results of one model."""
+    """Return macro-F1, confusions and the label given to almost all rows, from one model's per-item results."""
     from sklearn.metrics import confusion_matrix, f1_score
 
     gold, likelihoods = (items[str(ResultName(ItemSet.VERDICT, ROWS, what))] for what in ("gold", "loglikelihood"))
@@ -53,8 +53,8 @@ def _labelled(items: Mapping[str, np.ndarray[Any, Any]], names: list[str]) -> Su
     most = int(shares.argmax())
     own = float((gold == most).mean())
     return {
-        # The mean is over the rows' own labels. By default it would also be over those that only the model gives, so
-        # that the numbers of base, defaults and winner would be means over different labels.
+        # The mean is over the labels that occur in the rows. By default, it would include labels that only the model
+        # gives, and the means of base, defaults and winner would be over different labels.
         "macro_f1": float(f1_score(gold, given, labels=np.unique(gold), average="macro", zero_division=0.0)),
         "confusion": confusion_matrix(gold, given, labels=range(len(names))).tolist(),
         "always": {"label": names[most], "given": float(shares[most]), "own": own}
@@ -64,7 +64,7 @@ def _labelled(items: Mapping[str, np.ndarray[Any, Any]], names: list[str]) -> Su
 
 
 def label_notes(labels: Summary | None) -> list[str]:
-    """Return the macro-F1 of base, defaults and winner, and which of them gives one label whatever is asked.
+    """Return sentences on the macro-F1 of base, defaults and winner, and on those that give one label to almost all.
 
     Args:
         labels: What `labels_of` returned.

@@ -1,4 +1,4 @@
-"""Say in words, in a table and as data whether one model is better than another (`partune verdict`)."""
+"""Report whether one model is better than another (`partune verdict`), as sentences, as a table and as data."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def small_print(summary: Summary) -> list[str]:
     answers, margin = summary["answers"], summary["margin"]
     lines = [
         f"Tests, two-sided: {_tests(answers, 'test')}. An answer needs p ≤ {summary['level']:g}; what is not shown may "
-        "still be so."
+        "still be true."
     ]
     if margin is not None:
         lines.append(
@@ -135,8 +135,8 @@ def small_print(summary: Summary) -> list[str]:
         )
     if len(answers) > 1:
         lines.append(
-            f"All p-values but those under p are corrected after Holm for {len(answers)} answers, so that any answer "
-            "is false by chance in at most one case of twenty. The intervals are not corrected."
+            f"All p-values except those under p are corrected after Holm for {len(answers)} answers, so that in at "
+            "most one case of twenty any of the answers is false by chance. The intervals are not corrected."
         )
     for answer in answers:
         least = 2 * 0.5 ** answer["items"] * len(answers)
@@ -154,16 +154,16 @@ def small_print(summary: Summary) -> list[str]:
 
 
 def _seed_words(runs: list[int]) -> str:
-    """Return what the error says of training seeds."""
+    """Return whether the error includes training seeds."""
     if max(runs) == 1:
         return (
-            "This is about two models, not two recipes: seeds are not in this error, and training again with another "
-            "seed would give another model. `--a` and `--b` take runs with other seeds."
+            "This is about two models, not two recipes: training with another seed would give another model, and the "
+            "error does not include that. `--a` and `--b` take runs with other seeds."
         )
     many = [f"{several(count, 'run')} of {name}" for name, count in zip("AB", runs, strict=True) if count > 1]
     text = f"The error includes {listed(many)}, as runs that differ in their seed."
     alone = [name for name, count in zip("AB", runs, strict=True) if count == 1]
-    return f"{text} {alone[0]} is one model: its seed is not in this error." if alone else text
+    return f"{text} {alone[0]} is one model, so the error does not include its seed." if alone else text
 
 
 def show(summary: Summary, console: Console | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Say in sentences what is in training data, for `partune data` and its page."""
+"""Describe training data in sentences, for `partune data` and its page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from partune.finetune.contamination import Seen
     from partune.finetune.inspection import Inspection
 
-LONGEST = 100  # characters of a row that is shown in one line
+LONGEST = 100  # the largest number of characters of a row that are shown in one line
 
 
 def reading_notes(found: Inspection) -> list[str]:
@@ -52,13 +52,13 @@ def length_notes(found: Inspection, data: config.Data) -> list[str]:
 
 
 def scored_notes(seen: Sequence[Seen]) -> Iterator[tuple[str, Sequence[tuple[int, str]]]]:
-    """Yield which validation rows and items of tasks stand among the rows, and how that was found out.
+    """Yield sentences on the validation rows and items of tasks that also occur among the rows.
 
     Args:
         seen: The findings, for the validation rows and each task.
 
     Yields:
-        A sentence, and the rows that it is about: the number of each row, and the prompt of the item that is in it.
+        A sentence, and the rows that it is about: the number of each row, and the prompt of the item.
     """
     for entry in seen:
         *notes, last = seen_notes(entry.recorded)

@@ -9,7 +9,7 @@ from partune.report import words
 from partune.report.facts import Facts
 from partune.report.labels import label_notes
 from partune.report.plain_data import Summary
-from partune.report.verdict_words import advice, defaults_called, equal_words, lost_words, luck, seed_words
+from partune.report.verdict_words import advice, chance_words, defaults_called, equal_words, lost_words, seed_words
 from partune.report.words import span
 from partune.runtime import rounding, strict_yaml
 from partune.trial import Status
@@ -24,7 +24,7 @@ def compared(facts: Facts) -> str:
 
 
 def label(facts: Facts, name: str) -> str:
-    """Return what tables and figures call a row.
+    """Return a row's name in tables and figures.
 
     Args:
         facts: The facts of the study.
@@ -99,10 +99,10 @@ def _judged(number: int, verdict: Summary, defaults: str) -> str:
     text = f"Trial {number}, {what}, is"
     if verdict["failed"] and "base" not in verdict["worse_than"]:
         runs = verdict["failed"] + verdict["seeds"]
-        whose = "in the runs that did not fail" if verdict["seeds"] else "with the first run's adapter"
+        compared = "in the runs that did not fail" if verdict["seeds"] else "with the first run's adapter"
         text += (
             f" not shown to be better than the untouched base model, because {verdict['failed']} of its {runs} fresh "
-            f"runs failed: {_gain(over_base)} {whose}"
+            f"runs failed: {_gain(over_base)} {compared}"
         )
     elif "base" in verdict["worse_than"]:
         text += f" shown to be worse than the untouched base model: {_gain(over_base)}"
@@ -139,15 +139,15 @@ def _against(other: Summary, verdict: Summary) -> str:
 
 
 def remarks(facts: Facts) -> list[str]:
-    """Return what else a reader has to know about the verdict, one sentence each."""
+    """Return what else a reader should know about the verdict, one sentence each."""
     summary = facts.summary
     lines = []
     if not facts.over:
         lines.append(
             f"{words.progress([trial.status for trial in facts.trials], facts.budget)}: all results are preliminary."
         )
-    if facts.winner is not None and (lucky := luck(summary)):
-        lines.append(lucky)
+    if facts.winner is not None and (chance := chance_words(summary)):
+        lines.append(chance)
     if losses := words.loss_words(summary):
         lines.append(losses)
     lines += label_notes(summary["labels"])
@@ -281,7 +281,7 @@ def agreement(facts: Facts, task: str) -> str:
         return "Too few trials have a score on this task for a correlation."
     correlation, n = agreement
     text = f"Rank correlation (Spearman) of both scores over {n:,} trials: {correlation:.2f}."
-    return text if correlation > 0 else f"{text} What is good on the validation task is not good on {task}."
+    return text if correlation > 0 else f"{text} Trials that are good on the validation task are not good on {task}."
 
 
 def failures(facts: Facts) -> str:

@@ -101,15 +101,15 @@ def _scored(trial: Trial | None) -> Summary | None:
 def _first(trial: Trial | None, record: Record) -> Summary | None:
     """Return the scores of the first baseline: the field's defaults, or a recipe that the user named.
 
-    "called" is what sentences call it, with the values that the user set; "name" is the name that the user gave, or
-    None; "source" says where its values stand.
+    "called" is its name for use in sentences, with the values that the user set; "name" is the name that the user gave,
+    or None; "source" says where its values come from.
     """
     summary = _scored(trial)
     if summary is None:
         return None
     if not (recipes := _recipes(record)):
         called, source = baseline(summary["config"]), RECIPES[USUAL].source
-        # A record of an older version does not say which values stand where.
+        # A record of an older version does not name the sources of values.
         known = set(DEFAULTS) <= set(summary["config"])
         return summary | {"called": called, "name": None, "source": source if known else None}
     name = recipes[0]["name"]
@@ -129,7 +129,7 @@ def _further(baselines: Mapping[RunName, Trial], record: Record) -> list[Summary
 
 
 def _recipes(record: Record) -> list[Summary]:
-    """Return the recipes that the user named, each with its name and source; none stand for the field's defaults."""
+    """Return the recipes that the user named, with names and sources; an empty list means the field's defaults."""
     return list(record.header.get("objective", {}).get("baseline") or ())
 
 
@@ -237,6 +237,7 @@ def _no_verdict(record: Record, winner: Trial | None) -> str:
 
 
 def _verdict(verdict: Verdict) -> Summary:
+    defaults = verdict.over_defaults
     return {
         "better_than": list(verdict.better_than),
         "worse_than": list(verdict.worse_than),
@@ -246,10 +247,14 @@ def _verdict(verdict: Verdict) -> Summary:
         "failed": verdict.failed,
         "look": verdict.look,
         "level": verdict.over_base.level,
-        "over_base": _comparison(verdict.over_base),
-        "over_defaults": None if verdict.over_defaults is None else _comparison(verdict.over_defaults),
+        "over_base": _comparison(verdict, "base", verdict.over_base),
+        "over_defaults": None if defaults is None else _comparison(verdict, "defaults", defaults),
         "others": [
-            {"name": rival.name, "tested": rival.name not in verdict.untested, **_comparison(rival.over)}
+            {
+                "name": rival.name,
+                "tested": rival.name not in verdict.untested,
+                **_comparison(verdict, rival.name, rival.over),
+            }
             for rival in verdict.others
         ],
         "use": _use(verdict),
@@ -258,16 +263,23 @@ def _verdict(verdict: Verdict) -> Summary:
 
 def _use(verdict: Verdict) -> str | None:
     """Return the further baseline that is shown better than both the winner and the base model; None if none is."""
-    shown = [rival for rival in verdict.others if rival.over.worse and rival.over_base.better]
+    shown = [rival for rival in verdict.others if rival.name in verdict.worse_than and rival.over_base.better]
     return min(shown, key=lambda rival: rival.over.gain).name if shown else None
 
 
-def _comparison(comparison: Comparison) -> Summary:
+def _comparison(verdict: Verdict, name: str, comparison: Comparison) -> Summary:
+    """Return a comparison of the winner as data.
+
+    Args:
+        verdict: The verdict, whose several tests decide whether a loss is shown.
+        name: The name of the baseline in the verdict.
+        comparison: The comparison with that baseline.
+    """
     return {
         "gain": comparison.gain,
         "stderr": comparison.stderr if math.isfinite(comparison.stderr) else None,
         "interval": [end if math.isfinite(end) else None for end in comparison.interval],
-        "relation": comparison.relation,
+        "relation": verdict.relation(name),
         "p": comparison.p,
         "p_worse": comparison.p_worse,
         "runs": list(comparison.runs),

@@ -10,11 +10,11 @@ from partune.report.plain_data import Summary
 from partune.report.verdict_words import (
     advice,
     baseline_notes,
-    curse,
+    chance_words,
+    curse_words,
     equal_words,
     fixed_words,
     lost_words,
-    luck,
     small_print,
 )
 from partune.report.words import (
@@ -82,8 +82,8 @@ def _page(summary: Summary) -> list[RenderableType]:
     page += [text(note) for note in label_notes(summary["labels"])]
     if (winner := summary["best"]) is not None:
         shown = "" if summary["base"] is not None else f", {_shown(winner, goal)}"
-        lucky = f". {luck_words}" if (luck_words := luck(summary)) else ""
-        page.append(f"Winner: trial {winner['trial']}{shown}: {settings(winner['config'])}{lucky}")
+        by_chance = f". {chance}" if (chance := chance_words(summary)) else ""
+        page.append(f"Winner: trial {winner['trial']}{shown}: {settings(winner['config'])}{by_chance}")
     if fixed := fixed_words(summary):
         page.append(text(fixed))
     if summary["confirmed"]:
@@ -107,7 +107,7 @@ def _page(summary: Summary) -> list[RenderableType]:
 
 
 def _shown(row: Summary, goal: Goal) -> str:
-    """Return a row's score; a score that users read as something else is named."""
+    """Return a row's score. If reports show it under another name, such as loss, this name comes first."""
     return f"{goal.label} {score_of(row, goal)}".lstrip()
 
 
@@ -123,7 +123,7 @@ def _trials_table(rows: list[Summary], winner: Summary | None, goal: Goal) -> Re
         column.justify = "right"
     for column in (shown.columns[1], shown.columns[-2]):
         column.no_wrap = True  # do not break a score from its error, nor the word "seconds"
-    shown.padding = (0, 1, 0, 0)  # narrow, so that five hyperparameters fit into 80 columns
+    shown.padding = (0, 1, 0, 0)  # little padding, so that five hyperparameters fit into 80 columns
     for row in rows:
         mark = "winner" if winner is not None and row["id"] == winner["trial"] else ""
         shown.add_row(
@@ -162,13 +162,13 @@ def _baselines_table(summary: Summary) -> RenderableType:
 
 
 def _confirmed_words(summary: Summary) -> str:
-    """Return the first and further scores of the confirmed trials, and by how much the first scores were too good."""
+    """Return the first and further scores of the confirmed trials, and how much too good the first scores were."""
     runs, score = [], goal_of(summary["loaded"]).score
     for row in summary["confirmed"]:
         stderr = summary["trials"][row["trial"]]["stderr"]
         again = ["failed" if value is None else score(value, stderr) for value in row["again"]]
         runs.append(f"trial {row['trial']} {score(row['score'], stderr)}, then {', '.join(again)}")
-    return f"Again with fresh seeds: {'; '.join(runs)}. {curse(summary)}".rstrip()
+    return f"Again with fresh seeds: {'; '.join(runs)}. {curse_words(summary)}".rstrip()
 
 
 def _spent(summary: Summary) -> str:

@@ -1,4 +1,4 @@
-"""Find what base, baselines and winner answered to the held-out items."""
+"""Find the answers of base, baselines and winner to the held-out items."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from partune.verdict.winner import further_baselines
 
 
 def verdict_items(record: Record, judged: Trial | None) -> dict[str, Mapping[str, npt.NDArray[Any]]]:
-    """Return the per-item results of base, baselines and winner, without those that have none.
+    """Return the per-item results of base, baselines and winner; a model without any is left out.
 
     Args:
         record: The record of the study.

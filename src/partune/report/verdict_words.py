@@ -19,7 +19,7 @@ def defaults_called(summary: Summary) -> str:
 
 
 def baseline_notes(summary: Summary) -> list[str]:
-    """Return what the baselines are where a reader could not know it: changed defaults, and recipes by name."""
+    """Return descriptions of the baselines if they are not the usual defaults."""
     first = summary["defaults"]
     if first is None:
         return []
@@ -29,7 +29,7 @@ def baseline_notes(summary: Summary) -> list[str]:
 
 
 def sources(summary: Summary) -> list[str]:
-    """Return a sentence on each baseline whose source is on record: its values and where they stand."""
+    """Return a sentence on the values and the source of each baseline with a source on record."""
     rows = [summary["defaults"], *summary["baselines"]]
     return [source_words(row) for row in rows if row is not None and row["source"] is not None]
 
@@ -40,7 +40,7 @@ def fixed_words(summary: Summary) -> str:
 
 
 def source_words(row: Summary) -> str:
-    """Return a sentence on a baseline's values and where they stand.
+    """Return a sentence on a baseline's values and their source.
 
     Args:
         row: The row of the baseline in the summary.
@@ -78,8 +78,8 @@ def better_baseline(name: str) -> str:
     )
 
 
-def luck(summary: Summary) -> str:
-    """Return a sentence on luck if a trial scored above the winner, otherwise an empty text.
+def chance_words(summary: Summary) -> str:
+    """Return a sentence on why a trial that scored above the winner did not win; empty if there is no such trial.
 
     The text is also empty if trials were confirmed, because then the confirmation runs chose the winner.
     """
@@ -90,12 +90,12 @@ def luck(summary: Summary) -> str:
         return ""
     return (
         f"Trial {first['id']} scored {score_of(first, goal)}, but the trials around it suggest that part of this "
-        f"{goal.name} is luck."
+        f"{goal.name} is due to chance."
     )
 
 
-def curse(summary: Summary) -> str:
-    """Return by how much the first scores of the confirmed trials were too good; empty if no trial was confirmed.
+def curse_words(summary: Summary) -> str:
+    """Return how much too good the first scores of the confirmed trials were; empty if no trial was confirmed.
 
     Only the first confirmation run of a trial counts, because a later run is made only if the first one is good.
     """
@@ -107,7 +107,7 @@ def curse(summary: Summary) -> str:
     mean = sum(lost) / len(lost)
     if mean <= 0:
         return "On average the first scores held when the trials ran again with fresh seeds."
-    return f"The first scores were {number(mean, 2)} too good on average: the luck of a seed (the winner's curse)."
+    return f"The first scores were {number(mean, 2)} too good on average, by chance (the winner's curse)."
 
 
 def small_print(summary: Summary) -> str:
@@ -145,13 +145,13 @@ def seed_words(summary: Summary) -> str:
 
 
 def _short(summary: Summary) -> str:
-    """Return what sentences call the first baseline where its settings do not matter."""
+    """Return the first baseline's name for use in sentences, without its settings."""
     first = summary["defaults"]
     return "the defaults" if first is None or first["name"] is None else str(first["called"])
 
 
 def advice(summary: Summary) -> list[str]:
-    """Return what follows from the verdict: how the adapter that ships ranks among the fresh runs, and what to use."""
+    """Return what follows from the verdict: the rank of the exported adapter among the fresh runs, and what to use."""
     lines = []
     if (fresh := summary["fresh"]) is not None and fresh["winner"]:
         lines.append(_fresh_words(summary))
@@ -167,7 +167,7 @@ def advice(summary: Summary) -> list[str]:
 
 
 def _fresh_words(summary: Summary) -> str:
-    """Return the scores of all fresh runs, and the rank of the adapter that ships among them."""
+    """Return the scores of all fresh runs, and the rank of the exported adapter among them."""
     best, fresh, defaults = summary["best"], summary["fresh"], summary["defaults"]
     judged = None if best is None else best["verdict"]
     # The standard error is about the same for every run, because all runs are scored on the same items.
@@ -207,7 +207,7 @@ def _listed(scores: list[float | None], stderr: float | None, goal: Goal, first:
         scores: The scores of the runs; None for a failed run.
         stderr: The standard error of a score, about the same for each.
         goal: What the scores measure.
-        first: The score of a first run, which is not a fresh one but counts in the mean too; None if there is none.
+        first: The score of a first run, which counts in the mean although it is no fresh run; None if there is none.
     """
     score = goal.score
     listed = ", ".join("failed" if value is None else score(value, stderr) for value in scores)

@@ -67,7 +67,7 @@ def baseline_rows(summary: Summary) -> dict[str, Summary | None]:
 
 
 def loss_words(summary: Summary) -> str:
-    """Return a sentence on what losses and gains mean, with perplexities; empty if the scores are no losses."""
+    """Return a sentence on what losses and gains mean, with perplexities; empty if the scores are not losses."""
     goal = goal_of(summary["loaded"])
     if not goal.lower_is_better:
         return ""
@@ -80,7 +80,7 @@ def loss_words(summary: Summary) -> str:
 
 
 def reloaded_words(observation: Observation) -> str:
-    """Return whether an adapter that PEFT loaded from disk again gives the scores on record."""
+    """Return words on whether an adapter that PEFT loaded from disk gives the scores on record."""
     if observation.error is None:
         return f"PEFT loads it from disk, and {observation.scores['items']:g} items get the scores on record"
     return f"when PEFT loads it from disk, it does not get the scores on record ({observation.error})"

@@ -38,6 +38,21 @@ def require_finetune(what: str = "fine-tuning", modules: Iterable[str] = FINETUN
         raise UserError(f"{what} needs {', '.join(missing)}, not installed here: {install_command('finetune')}")
 
 
+def require_packages(what: str, packages: Iterable[str]) -> None:
+    """Check that packages for an optional feature are installed, apart from those that partune has an extra for.
+
+    Args:
+        what: The name, in the message, of the feature that needs the packages.
+        packages: The names of the packages, which are also those of their modules.
+
+    Raises:
+        UserError: A package is missing. The message has the command that installs it.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{what} needs {', '.join(missing)}, not installed here: pip install {' '.join(missing)}")
+
+
 def install_command(extra: str, pip: str = "pip install") -> str:
     """Return the complete command that installs an optional part of partune.
 

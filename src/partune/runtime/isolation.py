@@ -184,9 +184,10 @@ class _Silencer(logging.Handler):
             logger = logging.getLogger(name)
             for attribute in ("handlers", "propagate"):
                 stack.callback(setattr, logger, attribute, getattr(logger, attribute))
-            stack.callback(logger.setLevel, logger.level)
             logger.handlers, logger.propagate = [self], False
-            logger.setLevel(logging.WARNING)
+            if not logger.isEnabledFor(logging.WARNING):  # setting a level empties the caches of all loggers
+                stack.callback(logger.setLevel, logger.level)
+                logger.setLevel(logging.WARNING)
         return stack
 
 

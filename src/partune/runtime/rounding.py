@@ -67,7 +67,7 @@ def difference(value: float, stderr: float | None, sign: str = "+") -> str:
 
 
 def chance(p: float) -> str:
-    """Return a p-value as text. Values below 0.001 are not told apart."""
+    """Return a p-value as text. Values below 0.001 become "p < 0.001"."""
     return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
 
 

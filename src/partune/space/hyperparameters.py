@@ -29,7 +29,7 @@ MOST_LOG = 2**46
 EXACT = 2**51
 # The largest number of options of a choice, because the record of each trial lists them all.
 MOST_OPTIONS = 10_000
-# The width of a cell's edge, as a share of its side. A value that reaches no further into the cell only touches it.
+# The width of a cell's edge, as a share of its side. A value whose share of the axis ends within the edge is outside.
 _EDGE = 1e-9
 
 

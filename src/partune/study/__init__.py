@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from partune.study.stopped import FutileError, StoppedError, UntrustworthyError
 from partune.study.study import Study
-from partune.study.watcher import Watcher
+from partune.study.watcher import Watcher, Watchers
 
 __all__ = [
     "FutileError",
@@ -12,4 +12,5 @@ __all__ = [
     "Study",
     "UntrustworthyError",
     "Watcher",
+    "Watchers",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 
 from partune.errors import UserError
-from partune.objectives.base import Objective, observed, observed_fresh, unspoilt
+from partune.objectives.base import Objective, observed, observed_baseline, observed_fresh, unspoilt
 from partune.study.calls import Calls, continuing, lost
 from partune.study.loop import POLL, Running
 from partune.study.seeds import Purpose, derived_seed
@@ -137,12 +137,16 @@ class Baselines(_OutsideSearch):
         self._watcher.loaded(self._record.loaded)
 
     def _score_adapter(self, name: Baseline | FurtherBaseline, config: Config, what: str) -> None:
-        """Train a baseline's adapter and score it, unless that is already recorded."""
+        """Train a baseline's adapter and score it, unless that is already recorded.
+
+        A baseline that fails by itself, for example because its loss is not finite, is recorded as failed and not
+        repeated. If its worker dies, nothing is recorded, and the baseline runs again when the study is resumed.
+        """
         adapter = self._record.adapter(name).absolute()
         self._score_if_new(
             name,
             config,
-            lambda trial: self._calls(lambda objective: objective.score_defaults(trial, adapter), what),
+            lambda trial: self._calls(lambda objective: observed_baseline(objective, trial, adapter), what),
         )
 
     def _score_if_new(
@@ -244,8 +248,8 @@ class Ending(_OutsideSearch):
         self._watcher.phase("fresh")
         names: dict[Future[Observation], FurtherRun] = {}
         for name in missing:  # all at once, so that they can make a pack
-            # The seeds of the defaults are derived from 0, and those of trial n from n + 1, so that no seeds agree. All
-            # baselines have the same seeds: each is compared with the winner, and none with another baseline.
+            # The seeds of the defaults are derived from 0, and those of trial n from n + 1, so that they all differ.
+            # All baselines share their seeds, because each is compared with the winner and none with another baseline.
             of_winner = isinstance(name.whose, int)
             number, key = (winner.number, winner.number + 1) if of_winner else (0, 0)
             config = winner.config if isinstance(name.whose, int) else self._state.baselines[name.whose].config
@@ -271,7 +275,7 @@ class Ending(_OutsideSearch):
             self._check_reloaded(winner, self._calls)
 
     def _record_look(self, winner: Trial) -> None:
-        """Record the look at the winner before its scores, so that no verdict can be read without being counted."""
+        """Record the verdict's runs before the winner's scores, so that every verdict that can be read is counted."""
         baselines = self._state.baselines
         if not self._record.looks and (before := looked_before(self._state.trials, baselines)) is not None:
             self._record.look(before)
@@ -329,8 +333,8 @@ class Ending(_OutsideSearch):
     def _record_results(self, names: Mapping[Future[Observation], FurtherRun]) -> Iterator[FurtherRun]:
         """Record the results of further runs, and yield the name of each recorded run.
 
-        A run whose worker died is not recorded, because its configuration is not to blame. It runs again when the study
-        is resumed.
+        A run whose worker died is not recorded, because its configuration need not be the cause. It runs again when the
+        study is resumed.
 
         Raises:
             UserError: Workers died. It is raised after all runs have ended.

@@ -1,4 +1,4 @@
-"""Calls of a study's objective outside the search, and the errors if a worker dies during a call."""
+"""Call a study's objective outside the search, and raise an error if a worker dies during a call."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def lost(directory: Path | None, what: str, *errors: WorkerLostError) -> UserErr
         *errors: Why the workers died.
     """
     why = "; ".join(dict.fromkeys(map(str, errors)))
-    return UserError(f"lost, and not on record: {what} ({why}). To run what is missing: {continuing(directory)}")
+    return UserError(f"results were lost: {what} ({why}). To compute them: {continuing(directory)}")
 
 
 def continuing(directory: Path | None) -> str:

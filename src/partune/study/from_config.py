@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from partune import config
-from partune.config import StudyConfig, unused
+from partune.config import StudyConfig, vetting
 from partune.errors import UserError
 from partune.record.record import CONFIG, Record
 from partune.space import SPACES, Space
@@ -42,7 +42,7 @@ def study(
     objective = _objective(study_config, directory)
     study_config = with_space(study_config, resume)
     if not resume:
-        unused.refuse(study_config, study_config.space or ())
+        vetting.vet(study_config, study_config.space or ())
     return Study(
         Space.parse(study_config.space or {}),
         objective,
@@ -64,7 +64,7 @@ def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfi
 
     Args:
         directory: The study's folder.
-        otherwise: What the error advises if the study was begun from Python and therefore has no configuration.
+        otherwise: The error's advice if the study was begun from Python and therefore has no configuration.
         storage: The URL of the record's database, if the user passed one.
 
     Raises:
@@ -84,10 +84,10 @@ def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfi
 
 
 def _with_recorded_defaults(mapping: Mapping[str, Any], header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study's mapping with the values on record in place of nulls.
+    """Return a study's mapping with the defaults on record in place of nulls.
 
-    The file has null for a searched hyperparameter. The baselines have its default, which may have changed since the
-    study began.
+    The file has null for each searched hyperparameter. Baselines use its default, which another version of partune may
+    have changed since the study began.
 
     mapping: The mapping of the study's file.
     header: The header of the study's record.

@@ -31,15 +31,15 @@ from partune.trial import Observation, Status, Trial
 from partune.trial.rungs import ETA, Rungs
 from partune.workers.base import Meter, WorkerLostError, Workers
 
-POLL = 1.0  # the largest number of seconds between two looks at the other drivers' progress
+POLL = 1.0  # the largest number of seconds between two checks of the other drivers' progress
 SAME = 3  # the number of trials that may fail with the same exception before the study stops
-SPARE = 3  # adapters that a running study keeps beyond those asked for, because the winner need not score best
+SPARE = 3  # adapters that a running study keeps beyond the wanted number, because the winner need not score best
 
 Running = dict[Future[Observation], Trial]
 
 
 class Searcher:
-    """An optimiser that can be made again, with the time that it has used.
+    """An optimiser that can be restarted, and the time that it has used.
 
     Attributes:
         optimizer: The current optimiser, which `restart` replaces.
@@ -73,7 +73,7 @@ class Searcher:
 
     @contextmanager
     def working(self) -> Iterator[Optimizer]:
-        """Measure the seconds that the optimiser works inside the context."""
+        """Return a context that adds its duration to the optimiser's seconds."""
         began = time.perf_counter()
         yield self.optimizer
         self._seconds += time.perf_counter() - began
@@ -133,15 +133,15 @@ class Loop:
         slots = self._objective.count_slots()
         if self.rungs is None:
             return slots
-        # Additional trials wait, so that a slot is filled at once when a rung stops its trial.
+        # With rungs, additional trials wait, so that the slot of a stopped trial is filled at once.
         return slots + math.ceil(slots * (1 - 1 / ETA))
 
     def search(self, pool: Workers, budget: int, slots: int) -> None:
         """Keep every worker's slots filled until the budget is spent.
 
         If trials run in this process, those of a pack may begin and end together. Such trials form a round, and the
-        next trials are proposed only after all results of the round are told. A repeated study then makes the same
-        proposals, in whichever order the results arrive. Worker processes do not wait for each other.
+        next trials are proposed only after all results of the round are told. So a repeated study makes the same
+        proposals, whatever the order in which the results arrive. Worker processes do not wait for each other.
 
         Args:
             pool: The workers.
@@ -158,7 +158,7 @@ class Loop:
         pause = POLL / 16
         while True:
             pool.remain(max(0, budget - state.ended))
-            meter.look()
+            meter.update()
             ready: list[Trial] = []
             while len(running) + len(ready) < self._target(pool, budget, slots):
                 wait_for_round = rounds and any(t.told_before < state.ended for t in (*running.values(), *ready))
@@ -177,7 +177,7 @@ class Loop:
                 pause = min(2 * pause, POLL)
                 continue
             pause = POLL / 16
-            # A future whose exception ends the run comes last, so that the results of the others are recorded first.
+            # Futures whose exceptions end the run come last, so that the other results are recorded first.
             for future in sorted(pool.first(running), key=lambda each: (_ends_the_run(each), running[each].number)):
                 outcome = _outcome(future)
                 seconds = {"worker_seconds": meter.take(), "search_seconds": self._searcher.take_seconds()}
@@ -305,8 +305,8 @@ class Loop:
         for trial in news.values():
             state.learn(light(trial) if trial.status.final else trial)
         asked, known = len(self._searcher.optimizer.proposals), len(state)
-        # After its last proposal, a sequential optimiser may have searched on, in another way than the other drivers'
-        # optimisers did. It is therefore made again and replays the record.
+        # Since its last proposal, a sequential optimiser may have continued in another way than the other drivers'
+        # optimisers. It is therefore restarted and replays the record.
         if asked > known or (asked < known and not isinstance(self._searcher.optimizer, Sampler)):
             self._searcher.restart()
         if news or asked != known:
@@ -330,8 +330,8 @@ class Loop:
     def _stop_if_futile(self) -> None:
         """Raise FutileError if SAME trials of this run failed with the same exception and no trial ever had a score.
 
-        Failures for which the configuration may be to blame, such as a loss that is not finite or a lack of memory, do
-        not count (`Observation.cause`).
+        Failures that the configuration may have caused, such as a loss that is not finite or a lack of memory, do not
+        count (`Observation.cause`).
         """
         trials = self._state.trials
         if any(trial.status in (Status.DONE, Status.STOPPED) for trial in trials):

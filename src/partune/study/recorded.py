@@ -114,8 +114,8 @@ class RecordedStudy:
                 base model, a winner whose answers after loading differ from the scored ones, or an adapter that was
                 trained on a base model in 4 bits and is to be merged.
             quantize: The form of the merged model's weights: nf4 (4 bits) or int8 (8 bits); None keeps them.
-            check: Whether to load what was written, score it on the held-out items, and say in the model card how much
-                it lost against the adapter.
+            check: Whether to load the export, score it on the held-out items, and state in the model card how much
+                score it lost against the adapter in the study.
 
         Returns:
             The folder.

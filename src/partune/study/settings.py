@@ -1,4 +1,4 @@
-"""The keyword arguments of a study, apart from its space, objective and algorithm.
+"""The keyword arguments of a study, other than its space, objective and algorithm.
 
 The classes of a study's file (`partune.config.Search` and `partune.config.Run`) define the defaults and rules of the
 arguments that are also settings in the file. `Keywords` only lists names and types, for editors and type checkers.
@@ -45,8 +45,8 @@ class Keywords(FileKeywords, total=False):
 
     Attributes:
         noisy: Whether a second evaluation of the same configuration could give another score. With None, the answer is
-            yes if scores have standard errors, otherwise no. With noise, part of the best score is luck, so the trial
-            with the best score need not win (`partune.verdict.winner`).
+            yes if scores have standard errors, otherwise no. With noise, the best score is partly due to chance, so the
+            trial with the best score need not win (`partune.verdict.winner`).
         resume: Whether to continue the study in the directory.
         join: Whether to take part in the search of a study that another process leads. The leader scores the baselines
             and the winner.
@@ -106,7 +106,7 @@ class Settings:
         run = {name: others.pop(name) for name in IN_RUN if name in others}
         noisy = others.get("noisy")
         if not isinstance(noisy, bool | None):
-            raise UserError(f"noisy is true, false or None, got {shown(noisy)}")
+            raise UserError(f"noisy must be true, false or None, got {shown(noisy)}")
         # Strict, because values in Python have types: the text "3" is a mistake here, but not in a file.
         return cls(validated(Search, search, strict=True), validated(Run, run, strict=True), **others)
 

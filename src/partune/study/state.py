@@ -69,9 +69,9 @@ class State:
 
     @property
     def worths(self) -> Worths:
-        """The worth of each trial that is done, by number: its score corrected for luck, by which the winner is chosen.
+        """The worth of each trial that is done, by number. `partune.verdict.winner` computes it to choose the winner.
 
-        `partune.verdict.winner` computes it.
+        It is the trial's score, corrected for the part that is due to chance.
         """
         # The worths need the fit of a Gaussian process, which takes time. They are cached until another trial ends.
         if self._worth is None or self._worth[0] != self.ended:

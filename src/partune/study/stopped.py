@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class StoppedError(RuntimeError):
-    """The study stopped because its results would be useless; its record is complete and can be resumed."""
+    """The study stopped because its results would be useless; the record is complete, and the study can be resumed."""
 
 
 class UntrustworthyError(StoppedError):

@@ -71,7 +71,7 @@ class Study:
         if not isinstance(space, Space):
             raise UserError(f"a study needs a partune.Space, got {type(space).__name__}")
         if not isinstance(directory, str | Path | None):
-            raise UserError(f"a study's directory is a path, or None for memory, got {shown(directory)}")
+            raise UserError(f"a study's directory must be a path, or None for memory, got {shown(directory)}")
         self.settings = settings = Settings.of(**keywords)
         self.seed = seed
         self.watcher = settings.watcher

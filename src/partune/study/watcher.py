@@ -1,4 +1,4 @@
-"""Watchers, which are told of a study's progress, and the interface of the study that they see."""
+"""Watchers, which are notified of a study's progress, and the interface of the study that they use."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ class Watched(Protocol):
     def trials(self) -> Sequence[Trial]:
         """The optimiser's trials in the order of their numbers."""
 
+    @property
+    def anchors(self) -> Mapping[RunName, Trial]:
+        """The runs outside the search, by name."""
+
 
 class Watcher:
     """The receiver of a study's progress. This class only turns notes into warnings; front ends override it."""
@@ -47,7 +51,7 @@ class Watcher:
         """
 
     def phase(self, name: str) -> None:
-        """Receive the name of the part of the run that begins now, such as "search" or the name of a baseline."""
+        """Receive the name of the phase that begins, such as "search" or the name of a baseline."""
 
     def loaded(self, summary: Mapping[str, Any]) -> None:
         """Receive a summary of what the objective has loaded."""
@@ -72,7 +76,68 @@ class Watcher:
         """Receive a trial with its result, even if another process ran the trial."""
 
     def exhausted(self) -> None:
-        """Receive the news that every configuration of the space has been tried."""
+        """Be notified that every configuration of the space has been tried."""
 
     def ended(self) -> None:
         """Receive the end of a run, whether it succeeded or failed."""
+
+
+class Watchers(Watcher):
+    """Several watchers, which all receive what this one receives.
+
+    Args:
+        watchers: The watchers, in the order in which they are told.
+    """
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self.watchers = watchers
+
+    def noted(self, line: str) -> None:
+        """Pass on a note."""
+        for watcher in self.watchers:
+            watcher.noted(line)
+
+    def began(self, study: Watched, budget: int) -> None:
+        """Pass on the beginning of a run."""
+        for watcher in self.watchers:
+            watcher.began(study, budget)
+
+    def phase(self, name: str) -> None:
+        """Pass on the part of the run that begins now."""
+        for watcher in self.watchers:
+            watcher.phase(name)
+
+    def loaded(self, summary: Mapping[str, Any]) -> None:
+        """Pass on what the objective has loaded."""
+        for watcher in self.watchers:
+            watcher.loaded(summary)
+
+    def limited(self, limits: Limits) -> None:
+        """Pass on the smallest gain that the verdict items can show."""
+        for watcher in self.watchers:
+            watcher.limited(limits)
+
+    def anchored(self, name: RunName, trial: Trial) -> None:
+        """Pass on a run outside the search."""
+        for watcher in self.watchers:
+            watcher.anchored(name, trial)
+
+    def started(self, trial: Trial) -> None:
+        """Pass on a trial that starts."""
+        for watcher in self.watchers:
+            watcher.started(trial)
+
+    def finished(self, trial: Trial) -> None:
+        """Pass on a trial with its result."""
+        for watcher in self.watchers:
+            watcher.finished(trial)
+
+    def exhausted(self) -> None:
+        """Pass on that every configuration has been tried."""
+        for watcher in self.watchers:
+            watcher.exhausted()
+
+    def ended(self) -> None:
+        """Pass on the end of a run."""
+        for watcher in self.watchers:
+            watcher.ended()

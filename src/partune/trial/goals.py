@@ -36,7 +36,7 @@ class Goal:
 
     @property
     def label(self) -> str:
-        """The name to put before numbers that are no plain scores; empty for those that are."""
+        """The name to put before numbers that are not plain scores; empty for plain scores."""
         return self.name if self.lower_is_better else ""
 
     @property
@@ -49,7 +49,7 @@ class Goal:
         return self.sign * score
 
     def score(self, score: float | None, stderr: float | None) -> str:
-        """Return a score as text, without its standard error but rounded by it; a dash if there is no score.
+        """Return a score as text, rounded to the precision of its standard error; a dash if there is no score.
 
         Args:
             score: The score, or None.

@@ -24,8 +24,8 @@ from typing import Literal, Self
 
 ROWS = "validation rows"  # the name of the task that scores the loss of validation rows
 
-LIKELIHOODS = "loglikelihood"  # the array of the log-likelihoods of items' continuations, (n, most of an item)
-TEXTS = "answer"  # the array of the texts that a model generated for items, (n, most of an item)
+LIKELIHOODS = "loglikelihood"  # the array of items' log-likelihoods, (n, largest number of continuations per item)
+TEXTS = "answer"  # the array of the texts that a model generated, (n, largest number of texts per item)
 TRAINING_LOSS = "training_loss"  # the array of a trial's losses, (steps,)
 POINTS = "points"  # the array of the points of a trial's training, (points, 2): the number of steps, and the score
 

@@ -30,7 +30,7 @@ SHARES = (1 / 16, 1 / 4)  # the shares of a trial's steps after which it reaches
 
 
 class Judge(Protocol):
-    """Decides at each rung whether one trial continues."""
+    """An object that decides at each rung whether one trial continues."""
 
     def report(self, rung: int, score: float) -> None:
         """Report the trial's score at a rung.
@@ -47,7 +47,7 @@ class Judge(Protocol):
 
 
 class Rungs:
-    """Collects the scores that trials report at each rung, and decides which trials stop."""
+    """Collect the scores that trials report at each rung, and decide which trials stop."""
 
     def __init__(self) -> None:
         self._done: set[int] = set()
@@ -64,7 +64,7 @@ class Rungs:
             self.end(trial)
 
     def end(self, trial: Trial) -> None:
-        """Note that a trial has ended; only if its status is DONE, it counts for the median."""
+        """Record that a trial has ended. Only a trial with the status DONE counts for the median."""
         if trial.status is Status.DONE:
             with self._lock:
                 self._done.add(trial.number)
@@ -74,7 +74,7 @@ class Rungs:
         return _TrialJudge(self, trial)
 
     def report(self, trial: int, rung: int, score: float) -> None:
-        """Note a trial's score at a rung.
+        """Record a trial's score at a rung.
 
         Args:
             trial: The number of the trial.

@@ -70,7 +70,7 @@ def _named(name: Any, what: str) -> str:
 
 
 def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
-    """Convert per-item results into an array of numbers; raise ValueError for anything else, but an array of texts."""
+    """Convert per-item results into an array of numbers, or keep an array of texts; raise ValueError for others."""
     if isinstance(values, np.ndarray) and values.dtype.kind == "U":
         return values
     try:

@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 
 NODES, SHARES = np.polynomial.legendre.leggauss(100)  # probabilities are wrong by less than 1e-4
 
@@ -42,11 +42,11 @@ class BehrensFisher:
         if not large:
             return 0.5 - 0.5 * float(np.sign(x))
         if not small:
-            return float(stats.t.sf(x / math.sqrt(large), large_df))
+            return float(scipy.stats.t.sf(x / math.sqrt(large), large_df))
         # The convolution of the two: the smaller variable takes its quantiles, and the larger one has to make up the
         # rest. In this order the integrand is smooth.
-        values = math.sqrt(small) * stats.t.ppf((NODES + 1) / 2, small_df)
-        return float(SHARES / 2 @ stats.t.sf((x - values) / math.sqrt(large), large_df))
+        values = math.sqrt(small) * scipy.stats.t.ppf((NODES + 1) / 2, small_df)
+        return float(SHARES / 2 @ scipy.stats.t.sf((x - values) / math.sqrt(large), large_df))
 
     def quantile(self, p: float) -> float:
         """Return the value that the sum exceeds with probability 1 - p.
@@ -54,7 +54,9 @@ class BehrensFisher:
         Args:
             p: A probability above one half and below 1.
         """
-        each = [math.sqrt(v) * float(stats.t.ppf(p, df)) for v, df in zip(self.variances, self.dfs, strict=True) if v]
+        each = [
+            math.sqrt(v) * float(scipy.stats.t.ppf(p, df)) for v, df in zip(self.variances, self.dfs, strict=True) if v
+        ]
         if len(each) < 2:
             return sum(each)
-        return float(optimize.brentq(lambda x: self.sf(x) - (1 - p), 0.0, 2 * sum(each), rtol=1e-9))
+        return float(scipy.optimize.brentq(lambda x: self.sf(x) - (1 - p), 0.0, 2 * sum(each), rtol=1e-9))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 EXACT = 13  # the largest number of differing items for which all sign flips are enumerated
 FLIPS = 9_999  # the number of random sign flips if more items differ
@@ -33,7 +33,7 @@ def sign_flips(effects: Array) -> tuple[float, float]:
     close = 1e-6 * float(sizes.sum())  # a tolerance, because equal sums may differ by rounding
     if np.ptp(sizes) <= 1e-9 * sizes[0]:
         won = int((effects >= sizes.min()).sum())
-        fair = stats.binom(len(sizes), 0.5)
+        fair = scipy.stats.binom(len(sizes), 0.5)
         return max(TINY, float(fair.sf(won - 1))), max(TINY, float(fair.cdf(won)))
     if len(sizes) <= EXACT:
         signs = 1.0 - 2.0 * ((np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes))) & 1)

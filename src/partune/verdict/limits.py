@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from partune.runtime import rounding
-from partune.verdict.paired import Runs, joined_small, level, spread
+from partune.verdict.paired import level
+from partune.verdict.runs import Runs
+from partune.verdict.variance import joined_small, spread
 
 ALIKE = 0.8  # the assumed correlation of an item's scores before and after tuning
 POWER = 0.8
@@ -35,9 +37,9 @@ class Limits:
     def of(cls, base: Runs) -> Self:
         """Return the limits for the items on which the base model was scored.
 
-        The correlation of an item's scores before and after tuning is assumed to be ALIKE. This means that one answer
-        in ten changes, if the accuracy is one half. If answers are either right or wrong, a minimum number of answers
-        must be won for a gain to be shown, no matter how little the base model's scores vary.
+        The correlation of an item's scores before and after tuning is assumed to be ALIKE. If answers are right or
+        wrong and the accuracy is one half, this means that one answer in ten changes. For such answers, a gain can be
+        shown only with a minimum number of changed answers, no matter how little the base model's scores vary.
         """
         known = np.asarray(~np.isnan(base.values).any(axis=0))
         base, at = base.among(known), level(1)
@@ -48,14 +50,14 @@ class Limits:
         least = math.ceil(-math.log2(at)) / items if answers else 0.0
         variance = float(spread(base.values, base.weights, joined_small(base.strata)).sum())
         error = math.sqrt(2 * (1 - ALIKE) * variance)
-        return cls(items, max(least, float(stats.norm.isf(at) + stats.norm.ppf(POWER)) * error), answers)
+        return cls(items, max(least, float(scipy.stats.norm.isf(at) + scipy.stats.norm.ppf(POWER)) * error), answers)
 
     @property
     def sentence(self) -> str:
         """The smallest gain that the items can show, in one sentence."""
         if self.gain is None:
             return (
-                f"{self.items} held-out items cannot show a gain, however large: even winning all of them happens by "
+                f"{self.items} held-out items cannot show a gain, however large: even a gain on all of them happens by "
                 f"chance with p = {0.5**self.items:.2g}. Use more items (`--limit`, `--verdict-share`)."
             )
         if self.answers:

@@ -1,24 +1,8 @@
 """Test on the verdict items, which no optimiser has seen, whether the winner is better or was only lucky.
 
 A claim about hyperparameters needs more than one adapter per configuration, because another seed gives another adapter.
-So the winner and the defaults run again with fresh seeds. The error of the gain then has two sources, runs and items,
-which are crossed because every run answers every item:
-
-    y[c, s, i] = mu[c] + alpha[c, s] + beta[i] + gamma[c, i] + epsilon[c, s, i]
-                         run           item      item by c     residual
-
-Notation: c is a configuration, s one of its S[c] runs, i one of n items with weights w[i] that sum to 1.
-
-    gain = sum_i w[i] d[i]         d[i] = mean_s y[winner, s, i] - mean_s y[reference, s, i]
-    Var(gain) = items + sum_c max(0, runs[c] - rest[c])
-    items     = sum_i w[i]^2 (d[i] - mean d)^2 n / (n - 1)       within strata; contains gamma / n and epsilon / (S n)
-    runs[c]   = Var_s(sum_i w[i] y[c, s, i]) / S[c]              contains alpha / S and epsilon / (S n)
-    rest[c]   = epsilon / (S n), estimated from the residuals; subtracted because both terms above contain it
-
-The variance of the items has Satterthwaite's degrees of freedom (1946) from the items of each stratum (a task, or
-a subtask of a group), and that of the runs has them from the runs of each side (Welch 1947). The two are not merged:
-the distribution of the gain is that of Behrens and Fisher (see `behrens_fisher`). With one run on each side, only the
-variance of the items remains, and the claim is about these two adapters.
+So the winner and the defaults run again with fresh seeds, and the error of the gain includes runs and items
+(see `variance`). With one run on each side, the claim is about these two adapters.
 
 The winner is compared with the base model first. Only a winner that is better than the base model can be called better
 than the field's defaults, or than the first recipe that the user named; only then can it be called better than the next
@@ -31,146 +15,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
 from partune.runtime import rounding
-from partune.verdict.behrens_fisher import BehrensFisher
 from partune.verdict.flips import sign_flips
+from partune.verdict.runs import Runs
+from partune.verdict.variance import Variance
 
 LEVEL = 0.05  # the significance level of all looks at a study together
 SPENT = 0.75  # the share of the remaining level that each look spends
 
 Array = np.ndarray[Any, Any]
-Items = Mapping[str, Array]
 Relation = Literal["better", "worse", "open"]
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The scores of the runs of one configuration on the same items.
-
-    Attributes:
-        values: (S, n), the score of each run on each item; nan if an item has no score.
-        weights: (n,), the weight of each item in the score; they sum to 1.
-        strata: (n,), the number of the stratum of each item. The items of a task, or of a leaf (subtask) of a group,
-            are one stratum.
-    """
-
-    values: Array
-    weights: Array
-    strata: Array
-
-    @classmethod
-    def of(cls, runs: Sequence[Items], weights: Items | None = None, leaves: Items | None = None) -> Self:
-        """Join the scores of some runs on several tasks, which count equally.
-
-        Args:
-            runs: For each run, a mapping from tasks to per-item scores, (n,).
-            weights: For each task, the weights of its items in the task's score, (n,); by default all are equal.
-            leaves: For each task, the number of the leaf that each item belongs to, (n,); by default there is one leaf.
-
-        Raises:
-            ValueError: The runs do not have the same items.
-        """
-        if not runs or not runs[0]:
-            raise ValueError("a comparison needs at least one run and one task")
-        tasks = sorted(runs[0])
-        if any(run.keys() != runs[0].keys() or any(len(run[t]) != len(runs[0][t]) for t in tasks) for run in runs):
-            raise ValueError("a comparison needs the same items in all runs")
-        sizes = [len(runs[0][task]) for task in tasks]
-        share = [
-            np.asarray((weights or {}).get(task, np.full(size, 1.0)), float)
-            for task, size in zip(tasks, sizes, strict=True)
-        ]
-        share = [weight / weight.sum() / len(tasks) for weight in share]
-        kinds = [np.asarray((leaves or {}).get(t, np.zeros(size, int))) for t, size in zip(tasks, sizes, strict=True)]
-        places = np.stack([np.repeat(np.arange(len(tasks)), sizes), np.concatenate(kinds)])  # (2, n)
-        strata = np.unique(places, axis=1, return_inverse=True)[1].reshape(-1)
-        values = np.stack([np.concatenate([np.asarray(run[task], float) for task in tasks]) for run in runs])
-        return cls(values, np.concatenate(share), strata)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def among(self, known: Array) -> Self:
-        """Return the runs on the items for which `known`, (n,) of bool, is True."""
-        weights = self.weights[known]
-        return type(self)(self.values[:, known], weights / weights.sum(), self.strata[known])
-
-
-@dataclass(frozen=True)
-class Variance:
-    """The variance of a gain, split by its sources.
-
-    Attributes:
-        items: The variance due to the choice of items; nan if it is not known.
-        items_df: Its degrees of freedom.
-        runs: The variance that the runs of both sides add.
-        runs_df: Its degrees of freedom.
-    """
-
-    items: float
-    items_df: float
-    runs: float = 0.0
-    runs_df: float = math.inf
-
-    @classmethod
-    def of(cls, winner: Runs, reference: Runs, trained: bool = False) -> Self:
-        """Estimate the variance of a gain on items that have a score in all runs; nan for a single item.
-
-        Args:
-            winner: The runs of the winner.
-            reference: The runs of the configuration or model to compare with, on the same items.
-            trained: Whether the reference was trained, so that its runs differ by their seeds. If one side has a single
-                run because its others failed, its variance is taken to be that of a run of the other side.
-        """
-        strata = joined_small(winner.strata)
-        groups, sizes = np.unique(strata, return_counts=True)
-        if len(strata) == len(groups):
-            return cls(math.nan, math.inf)
-        differences = winner.values.mean(axis=0) - reference.values.mean(axis=0)  # (n,)
-        variances = spread(differences[None], winner.weights, strata)[0]
-        by_stratum = np.array([variances[strata == group].sum() for group in groups])
-        sides = [(_of_runs(side, strata), len(side) - 1) for side in (winner, reference) if len(side) > 1]
-        if trained and len(sides) == 1:
-            (variance, df) = sides[0]
-            sides = [(variance * (1 + max(len(winner), len(reference))), df)]
-        return cls(*satterthwaite(zip(by_stratum, sizes - 1, strict=True)), *satterthwaite(sides))
-
-    @property
-    def stderr(self) -> float:
-        """The standard error of the gain."""
-        return math.sqrt(self.items + self.runs)
-
-    @property
-    def error(self) -> BehrensFisher:
-        """The distribution of the gain around the true one."""
-        return BehrensFisher((self.items, self.runs), (self.items_df, self.runs_df))
-
-
-def satterthwaite(estimates: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    """Return the sum of independent estimates of variances and its degrees of freedom (Satterthwaite 1946).
-
-    Args:
-        estimates: Pairs of a variance and its degrees of freedom.
-    """
-    pairs = [(float(variance), float(df)) for variance, df in estimates if variance > 0]
-    total = sum(variance for variance, _ in pairs)
-    return total, total**2 / sum(variance**2 / df for variance, df in pairs) if pairs else math.inf
-
-
-def _of_runs(runs: Runs, strata: Array) -> float:
-    """Return the variance that runs add to their mean score, besides that of the items."""
-    count = len(runs)
-    between = float((runs.values @ runs.weights).var(ddof=1)) / count
-    residuals = runs.values - runs.values.mean(axis=0)  # (S, n)
-    rest = float(spread(residuals, runs.weights, strata).sum()) / (count - 1) / count
-    return max(0.0, between - rest)
 
 
 @dataclass(frozen=True)
@@ -228,11 +89,6 @@ class Comparison:
     def worse(self) -> bool:
         """Whether the winner is shown worse."""
         return self.relation == "worse"
-
-    @property
-    def chance(self) -> float:
-        """The p-value to report: that of the loss if the winner is shown worse, otherwise that of the gain."""
-        return self.p_worse if self.worse else self.p
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -295,8 +151,31 @@ class Verdict:
 
     @property
     def worse_than(self) -> tuple[str, ...]:
-        """The baselines that the winner is shown to be worse than, such as (), ("base",) or ("base", "defaults")."""
-        return tuple(name for name, comparison in self._steps.items() if comparison.worse)
+        """The baselines that the winner is shown to be worse than, such as (), ("base",) or ("base", "defaults").
+
+        The tests for a loss have no fixed sequence, because a winner that beats the base model may lose to a recipe.
+        With Holm's procedure (1979), the chance of any false "worse" stays at the significance level: the smallest of
+        m p-values is compared with level / m, the next one with level / (m - 1), and so on up to the first that is
+        larger.
+        """
+        losses = sorted(self._steps, key=lambda name: self._steps[name].p_worse)
+        left = zip(losses, range(len(losses), 0, -1), strict=True)
+        shown = list(itertools.takewhile(lambda pair: self._is_loss(*pair), left))
+        return tuple(name for name in self._steps if name in dict(shown))
+
+    def _is_loss(self, name: str, tests: int) -> bool:
+        """Return whether a comparison shows a loss at its level divided by a number of tests."""
+        comparison = self._steps[name]
+        return comparison.worse and comparison.p_worse <= comparison.level / tests
+
+    def relation(self, name: str) -> Relation:
+        """Return whether the winner is shown better or worse than a baseline of this verdict, or neither.
+
+        A comparison by itself may show a loss that does not count among the several tests of a verdict.
+        """
+        if name in self.worse_than:
+            return "worse"
+        return "better" if self._steps[name].better else "open"
 
     @property
     def untested(self) -> tuple[str, ...]:
@@ -314,14 +193,15 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in one sentence, with a second one if it is about two adapters instead of hyperparameters."""
         base, defaults = self.over_base, self.over_defaults
-        text = f"{self._than(base, self.failed > 0)} the untouched base model ({_words(base)})"
+        text = f"{self._than('base', self.failed > 0)} the untouched base model ({self._words('base')})"
         if self.failed:
             text += f": {self.failed} of {self.failed + self.seeds} fresh runs of the winner failed"
             if defaults is not None and "defaults" in self.worse_than:
-                text += f"; {self._than(defaults)} {self.called} ({_words(defaults)})"
+                text += f"; {self._than('defaults')} {self.called} ({self._words('defaults')})"
         elif defaults is not None and (base.better or "defaults" in self.worse_than):
-            joint = " and than" if base.relation == defaults.relation else f", but {self._than(defaults)}"
-            text += f"{joint} {self.called} ({_words(defaults)})"
+            is_same = self.relation("base") == self.relation("defaults")
+            joint = " and than" if is_same else f", but {self._than('defaults')}"
+            text += f"{joint} {self.called} ({self._words('defaults')})"
         text += self._further_words()
         return (
             f"{text}."
@@ -332,16 +212,24 @@ class Verdict:
     def _further_words(self) -> str:
         """Return the part of the sentence about the second and further baselines."""
         tested = [rival for rival in self.others if rival.name not in self.untested]
-        text = "".join(f"; {self._than(each.over)} the baseline {each.name} ({_words(each.over)})" for each in tested)
+        names = [rival.name for rival in tested]
+        text = "".join(f"; {self._than(name)} the baseline {name} ({self._words(name)})" for name in names)
         # The sequence ends before the untested ones, so even a small p would not show that the winner is better.
         untested = [f"the baseline {name}" for name in self.untested]
         if untested and (self.failed or not self.over_base.better) and "defaults" not in self.worse_than:
             untested.insert(0, self.called)  # the sequence ended at the base model
         return f"{text}; not tested against {' and '.join(untested)}" if untested else text
 
-    @staticmethod
-    def _than(comparison: Comparison, open_anyway: bool = False) -> str:
-        relation = "open" if open_anyway and comparison.better else comparison.relation
+    def _words(self, name: str) -> str:
+        """Return the gain over a baseline, and the p-value of the loss if a loss is shown, otherwise of the gain."""
+        comparison = self._steps[name]
+        gain = rounding.difference(comparison.gain, comparison.stderr)
+        p = comparison.p_worse if self.relation(name) == "worse" else comparison.p
+        return f"gain {gain}, {rounding.chance(p)}"
+
+    def _than(self, name: str, open_anyway: bool = False) -> str:
+        relation = self.relation(name)
+        relation = "open" if open_anyway and relation == "better" else relation
         return {"better": "BETTER than", "worse": "SHOWN WORSE than", "open": "NOT SHOWN BETTER than"}[relation]
 
 
@@ -442,41 +330,5 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL, trained: bool = Fa
     return comparison(max(upper, flips), max(lower, flips_worse), test)
 
 
-def spread(values: Array, weights: Array, strata: Array) -> Array:
-    """Return each item's term in the variance of a weighted mean.
-
-    The term is computed from the deviation of the item's value from the mean of its stratum.
-
-    Args:
-        values: (S, n), the values of S runs.
-        weights: (n,), the weights of the items.
-        strata: (n,), the stratum of each item.
-
-    Returns:
-        (S, n): weight^2 (value - mean)^2 g / (g - 1) in a stratum of g items; 0 in a stratum of a single item.
-    """
-    squares = np.zeros(values.shape)
-    for kind in np.unique(strata):
-        members = strata == kind
-        if (size := int(members.sum())) > 1:
-            part = values[:, members]
-            squares[:, members] = (part - part.mean(axis=1, keepdims=True)) ** 2 * size / (size - 1)
-    return weights**2 * squares
-
-
-def joined_small(strata: Array) -> Array:
-    """Join all one-item strata into one stratum, because a single item does not show the spread of its stratum."""
-    kinds, sizes = np.unique(strata, return_counts=True)
-    single = kinds[sizes == 1]
-    if len(single) == 1 and len(kinds) > 1:  # there is no other single item: join it with the smallest other stratum
-        return np.where(strata == single[0], kinds[sizes > 1][sizes[sizes > 1].argmin()], strata)
-    return np.where(np.isin(strata, single), -1, strata)
-
-
 def _is_mcnemar(weights: Array, differences: Array) -> bool:
     return bool(np.ptp(weights) <= 1e-12 and np.isin(differences, (-1.0, 0.0, 1.0)).all())
-
-
-def _words(comparison: Comparison) -> str:
-    gain = rounding.difference(comparison.gain, comparison.stderr)
-    return f"gain {gain}, {rounding.chance(comparison.chance)}"

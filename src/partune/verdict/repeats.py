@@ -1,14 +1,14 @@
 """Test whether algorithms differ, over repeats: studies that differ only in their seed.
 
-A study is one random draw of what its algorithm can find, so the sample consists of repeats, not of trials. Tests are
-two-sided, because nobody says beforehand which algorithm is better, with Holm's correction (1979) over all pairs of
-algorithms.
+The result of a study is one random sample of what its algorithm finds, so the sample size is the number of repeats, not
+of trials. Tests are two-sided, because nobody says beforehand which algorithm is better. Holm's correction (1979) is
+over all pairs of algorithms.
 
 If both algorithms ran with the same seeds, their repeats form pairs, because a seed decides the split of the items and
-the initial design. Pairs allow Wilcoxon's signed-rank test (1945). But it needs more repeats to show anything than the
-rank-sum test of Mann and Whitney (1947): five pairs cannot have a p below 1/16. So Wilcoxon's test is used only if
-there are enough pairs for a significant result after the correction. Otherwise the rank-sum test is used on all
-repeats; a positive correlation within pairs only makes it more conservative. The choice depends on the numbers of
+the initial design. Pairs allow Wilcoxon's signed-rank test (1945), but this test needs more repeats than the rank-sum
+test of Mann and Whitney (1947): five pairs cannot have a p below 1/16. So Wilcoxon's test is used only if there are
+enough pairs for a significant result after the correction. Otherwise the rank-sum test is used on all repeats; a
+positive correlation within pairs only makes it more conservative. The choice of the test depends on the numbers of
 repeats and algorithms, never on the scores.
 """
 
@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from partune.verdict.paired import LEVEL
 
@@ -122,7 +122,7 @@ def signed_rank(differences: Sequence[float]) -> float:
     """Return the two-sided p-value of Wilcoxon's signed-rank test; differences of 0 count for neither side."""
     if not any(differences):
         return 1.0
-    return float(stats.wilcoxon(differences).pvalue)
+    return float(scipy.stats.wilcoxon(differences).pvalue)
 
 
 def rank_sum(first: Sequence[float], second: Sequence[float]) -> float:
@@ -135,9 +135,9 @@ def rank_sum(first: Sequence[float], second: Sequence[float]) -> float:
     # SciPy's exact distribution does not allow ties. With ties, SciPy permutes the labels: in all ways if there are few
     # ways, otherwise at random.
     if len({*first, *second}) == len(first) + len(second):
-        return float(stats.mannwhitneyu(first, second, method="exact").pvalue)
-    method = stats.PermutationMethod(rng=np.random.default_rng(0))
-    return float(stats.mannwhitneyu(first, second, method=method).pvalue)
+        return float(scipy.stats.mannwhitneyu(first, second, method="exact").pvalue)
+    method = scipy.stats.PermutationMethod(rng=np.random.default_rng(0))
+    return float(scipy.stats.mannwhitneyu(first, second, method=method).pvalue)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -161,5 +161,5 @@ def interval(values: Array) -> tuple[Array, Array]:
     n, mean = len(values), values.mean(axis=0)
     if n < 2:
         return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    half = stats.t.ppf(1 - LEVEL / 2, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
+    half = scipy.stats.t.ppf(1 - LEVEL / 2, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
     return mean - half, mean + half

@@ -42,7 +42,8 @@ from partune.trial.names import (
     WinnerScoring,
 )
 from partune.verdict.limits import Limits
-from partune.verdict.paired import Runs, Verdict, verdict
+from partune.verdict.paired import Verdict, verdict
+from partune.verdict.runs import Runs
 
 if TYPE_CHECKING:
     from partune.optimizers.surrogate import Surrogate

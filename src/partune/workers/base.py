@@ -35,7 +35,7 @@ class Workers(Executor):
         """The number of workers at this moment. On a cluster it may change, and be 0."""
 
     def clock(self) -> float:
-        """Return the seconds on the clock that times tasks. It never runs back. Only differences have a meaning."""
+        """Return the seconds on a monotonic clock that times tasks. Only differences have a meaning."""
         return time.monotonic()
 
     def prepare(self, load: Callable[[], object]) -> None:
@@ -58,8 +58,8 @@ class Workers(Executor):
 class Meter:
     """A meter of worker-seconds: the time for which each worker existed, busy or idle, summed over the workers.
 
-    If the number of workers changes between two calls of `look`, the number at the second call counts for all the time
-    between the calls.
+    If the number of workers changes between two calls of `update`, the number at the second call counts for all the
+    time between the calls.
 
     Args:
         workers: The workers whose seconds are counted, from now on.
@@ -70,15 +70,15 @@ class Meter:
         self._since = workers.clock()
         self._seconds = 0.0
 
-    def look(self) -> None:
-        """Add the worker-seconds since the last look."""
+    def update(self) -> None:
+        """Add the worker-seconds since the last update."""
         now = self._workers.clock()
         self._seconds += self._workers.count * (now - self._since)
         self._since = now
 
     def take(self) -> float:
         """Return the worker-seconds since the last call, or since the beginning."""
-        self.look()
+        self.update()
         taken, self._seconds = self._seconds, 0.0
         return taken
 

@@ -36,8 +36,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 600.0  # seconds to wait for a scheduler that disappeared, or for a cluster's workers
-LOOK = 2.0  # seconds after which a study looks again at the number of workers
-FROZEN = 30.0  # seconds beyond the time limit after which a worker is ended if it has not ended itself
+LOOK = 2.0  # seconds after which a study checks the number of workers again
+FROZEN = 30.0  # seconds after the time limit at which a worker is ended if it has not ended itself
 FETCH = 30.0  # seconds to fetch a result that is ready
 CORES_EACH, MEMORY_EACH = 4, 32  # cores and memory (GiB) per worker that a batch job requests by default
 
@@ -72,7 +72,7 @@ class Cluster(Workers):
         self._queue = Queue(time_limit)
         self._logged: set[str] = set()  # warnings from workers that were logged
         self._failed: UserError | None = None  # the reason why no worker will come
-        self._lost = 0.0  # when the scheduler disappeared; 0 if it is there
+        self._lost = 0.0  # when the scheduler disappeared; 0 while it answers
         self._closed = threading.Event()
         self._client = connect()
         self._set_up_scheduler()

@@ -24,11 +24,11 @@ from distributed import SpecCluster, Status
 from partune.config import Batch
 from partune.errors import UserError
 
-LOOK = 2.0  # seconds between two looks at the jobs
+LOOK = 2.0  # seconds between two checks of the jobs
 ASK = 10.0  # seconds between two queries to the batch system
 GONE = 60.0  # seconds after which a worker that left is not expected back
 AGAIN = 60.0  # seconds until a failed submission is tried again
-FRUITLESS = 3  # jobs in a row that may end before a worker has come; then no more are submitted for now
+FRUITLESS = 3  # after this many jobs in a row have ended before a worker came, no more are submitted for now
 PATIENCE = 30.0  # seconds to wait for an answer of the batch system
 
 # What batch systems call a job that runs, that ended by itself, and that was ended. In any other state, a job waits.
@@ -107,14 +107,14 @@ class Jobs:
         self._thread.join()
 
     def _watch(self) -> None:
-        """Look at the jobs repeatedly until the context ends."""
+        """Check the jobs repeatedly until the context ends."""
         while not self._closed.wait(LOOK):
             try:
-                self.look()
-            except Exception as trouble:  # the next look tries again
+                self.check()
+            except Exception as trouble:  # the next check tries again
                 self._warn(f"The jobs could not be checked: {_reason(trouble)}")
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Forget jobs that have ended, end idle jobs, and submit missing ones."""
         if self._jobs.workers.keys() - self._jobs.worker_spec.keys():  # an earlier attempt to end a job failed half-way
             self._end([])

@@ -33,7 +33,7 @@ from partune.workers.process import (
     scratch,
 )
 
-FRUITLESS = 3  # processes in a row that may end before their worker has come; then no more are started
+FRUITLESS = 3  # after this many processes in a row have ended before their worker came, no more are started
 OUTPUT = 4096  # bytes kept of a worker process's output
 UNSEEN = ("--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0", *PRELOAD)  # a scheduler without web pages
 
@@ -105,7 +105,7 @@ def _scheduler(security: Security, folder: Path) -> SpecCluster:
 
 
 class Keeper:
-    """Keeps one worker process running: starts another one when it ends.
+    """Keep one worker process running: start another one when it ends.
 
     After FRUITLESS processes in a row that ended before they reached the scheduler, no more are started. Dask's Nanny
     is not used, because it gives up for good if a worker dies while it starts.

@@ -84,7 +84,7 @@ def carry_out(call: bytes, task: int, limit: float | None) -> Any:
 
 
 class Telling(logging.Handler):
-    """Sends partune's warnings to the driver, because nobody looks at a worker's terminal.
+    """Send partune's warnings to the driver, because nobody watches a worker's terminal.
 
     Args:
         worker: The Dask worker of this process.

@@ -68,5 +68,5 @@ def test_a_landscape_is_read_and_judged_by_the_verdict(tmp_path: Path, monkeypat
     draws = [problem.evaluate(inner, np.random.default_rng(n)) for n in range(200)]
     assert np.mean(draws) == pytest.approx(u[0], abs=0.05)
     assert np.std(draws) == pytest.approx(0.01, rel=0.3)
-    assert problem.optimum - problem.scale == pytest.approx(0.5, abs=0.1)  # a middling configuration
+    assert problem.optimum - problem.scale == pytest.approx(0.5, abs=0.1)  # a median configuration
     assert Landscape.shipped().best == problem.optimum

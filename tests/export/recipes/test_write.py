@@ -77,7 +77,9 @@ def test_fields_of_the_rows_are_handed_on_or_what_is_not_is_said() -> None:
     for tool in ("trl", "llamafactory"):
         assert "The study used the rows'" not in said[tool]
     assert "Rename the rows' fields first: context to input, response to output." in said["litgpt"]
-    chats = texts(chosen(rows="chat", fields={"messages": "messages", "tools": "tools", "weight": "weight"}, apart=3))
+    chats = texts(
+        chosen(rows="chat", fields={"messages": "messages", "tools": "tools", "weight": "weight"}, separate_answers=3)
+    )
     for tool, text in chats.items():
         flat = " ".join(text.replace("\n#", " ").split())
         assert f"The study used the rows' fields {'weight' if tool == 'trl' else 'tools, weight'};" in flat

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lm_eval import evaluator
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from peft import PeftModel
@@ -20,6 +19,7 @@ from partune.finetune.packed.answers import PackedAnswers
 from partune.finetune.packed.head import Head
 from partune.finetune.scoring.scores import Scorer, Scores
 from partune.runtime.isolation import quiet
+from tests.support.harness import simple_evaluate
 from tests.support.harness_tasks import COUNT, GENERATING, write_harness_task
 
 RANKS = (3, 8)
@@ -53,9 +53,7 @@ def evaluated(base: Base, path: Path, adapter: Path) -> list[dict[str, Any]]:
         PeftModel.from_pretrained(model, str(adapter)).eval()
         manager = TaskManager(include_path=str(path.parent), include_defaults=False)
         hflm = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=1, max_length=base.context)
-        found: dict[str, Any] = evaluator.simple_evaluate(
-            hflm, tasks=[path.stem], task_manager=manager, bootstrap_iters=0, log_samples=True
-        )
+        found = simple_evaluate(hflm, tasks=[path.stem], task_manager=manager, bootstrap_iters=0, log_samples=True)
     samples: list[dict[str, Any]] = found["samples"][path.stem]
     return samples
 

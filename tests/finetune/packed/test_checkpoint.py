@@ -25,7 +25,8 @@ from partune.space import Float, Int, Space
 from partune.study import Watcher
 from partune.trial import Observation, Trial
 from partune.workers import local
-from tests.support.waiting import eventually
+from tests.support.calls import saving_once, wait_for
+from tests.support.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -141,7 +142,18 @@ class Terminated(Watcher):
             pay(each)
 
 
-@pytest.mark.parametrize("when", ["search", pytest.param("confirm", marks=pytest.mark.thorough)])
+def test_what_saved_itself_in_a_worker_is_called_again_in_another(tmp_path: Path) -> None:
+    with local.local(1) as workers:
+        (victim,) = worker_processes()
+        called = workers.submit(saving_once, tmp_path / "state")
+        wait_for(tmp_path / "state.begun")
+        os.kill(victim.pid, signal.SIGTERM)
+        assert called.result(timeout=PATIENCE) != victim.pid
+    assert (tmp_path / "state").read_text() == "saved"
+
+
+@pytest.mark.thorough  # the test above, with trainings that save what they save in the test below
+@pytest.mark.parametrize("when", ["search", "confirm"])
 def test_what_a_worker_was_running_goes_on_elsewhere(
     tuner: FineTune, whole: pt.Study, tmp_path: Path, when: str
 ) -> None:

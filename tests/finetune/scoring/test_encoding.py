@@ -27,7 +27,7 @@ def test_each_type_has_its_own_requests(base: Base) -> None:
         [
             instance("generate_until", "the pump", kwargs, repeats=3),
             instance("loglikelihood", "the pump", " leaks"),
-            instance("loglikelihood_rolling", "the pump leaks " * 60),
+            instance("loglikelihood_rolling", "the pump leaks " * 90),
         ]
     )
     assert [len(requests) for requests in found[:2]] == [3, 1]
@@ -40,7 +40,7 @@ def test_each_type_has_its_own_requests(base: Base) -> None:
     assert continuation[0] == ("the pump", " leaks")
     windows = [window for window in found[2] if not isinstance(window, Prompt)]
     assert len(windows) > 1
-    text = prompt_encoder(base)(["the pump leaks " * 60])[0]
+    text = prompt_encoder(base)(["the pump leaks " * 90])[0]
     assert [token for _, _, tokens in windows for token in tokens] == text  # every token is predicted once
     assert max(len(before) + len(tokens) for _, before, tokens in windows) <= base.context + 1
     assert windows[0][1] == [base.tokenizer.bos_token_id]

@@ -110,3 +110,27 @@ def test_splits_are_balanced_and_the_loss_may_be_asked_for(make: Any, tmp_path: 
     with pytest.raises(UserError, match=r"needs rows with the labels of .*tickets.jsonl"):
         make(data=path, task=None, validation={"data": str(wrong), "metric": "acc"}).prepare()
     assert make(data=path, task=None, validation={"data": str(wrong)}).summary["scoring"]["shown_as"] == "loss"
+
+
+@pytest.mark.slow
+def test_each_file_of_rows_is_read_once(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function is given the rows that were tokenised, even if the file changes in between."""
+    (tmp_path / "judge_once.py").write_text("def good(row, answer):\n    return len(row['output'])\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    opened: list[str] = []
+    read = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        opened.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    rows = write_jsonl(tmp_path / "training.jsonl", make_rows(24))
+    own = write_jsonl(tmp_path / "own.jsonl", make_rows(12, seed=5))
+    for validation, names in (
+        ({"data": str(own), "metric": "judge_once:good"}, ["own.jsonl", "training.jsonl"]),
+        ({"split": 0.5, "metric": "judge_once:good"}, ["training.jsonl"]),
+    ):
+        opened.clear()
+        make(data=str(rows), task=None, validation=validation).prepare()
+        assert sorted(name for name in opened if name.endswith(".jsonl")) == names

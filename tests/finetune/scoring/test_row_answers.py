@@ -103,7 +103,7 @@ def test_the_digest_covers_what_a_function_reads(base: Base, examples: Examples)
     assert made(rows) != made({**rows, 3: {"prompt": "2: ", "tests": 0}})
     assert made(rows) != made(rows, tokenise)
     assert RowAnswers(examples, base, {}).content is None
-    assert RowAnswers(examples, base, {}, apart=True).content is not None
+    assert RowAnswers(examples, base, {}, own_file=True).content is not None
 
 
 def test_a_prompt_is_all_before_the_last_answer(base: Base, examples: Examples) -> None:
@@ -160,13 +160,13 @@ def test_a_faulty_function_is_one_clear_line(found: Callable[..., Any], message:
 
 
 def test_a_function_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = config.Data(path=str(write_jsonl(tmp_path / "rows.jsonl", make_rows(3))))
+    rows = make_rows(3)
     (tmp_path / "judge_of_answers.py").write_text(
         "def good(row, answer):\n    return len(row['output'])\n\nwrong = 3\n"
     )
     monkeypatch.chdir(tmp_path)
-    found = Function.of("judge_of_answers:good", data)
-    assert found.values(np.array([1, 3]), ["", ""]).tolist() == [len(make_rows(3)[i]["output"]) for i in (0, 2)]
+    found = Function.of("judge_of_answers:good", rows)
+    assert found.values(np.array([1, 3]), ["", ""]).tolist() == [len(rows[i]["output"]) for i in (0, 2)]
     assert "def good" in found.source
     for name, message in (
         ("judge_of_answers:bad", "cannot load the metric judge_of_answers:bad"),
@@ -175,7 +175,7 @@ def test_a_function_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.Mo
         ("os:getcwd", "must be a function of two arguments, a row and an answer"),
     ):
         with pytest.raises(UserError, match=message):
-            Function.of(name, data)
+            Function.of(name, rows)
 
 
 @pytest.mark.slow

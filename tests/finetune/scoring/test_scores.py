@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lm_eval import evaluator
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
@@ -26,6 +25,7 @@ from partune.finetune.scoring.scores import Scorer, choose_metrics, mean_of
 from partune.objectives.agreement import TOLERANCE
 from partune.runtime.isolation import quiet
 from partune.verdict.winner import on_verdict_items
+from tests.support.harness import simple_evaluate
 from tests.support.harness_tasks import write_harness_task
 from tests.support.tiny import make_items, write_task
 
@@ -43,10 +43,9 @@ def harness(base: Base, path: Path, monkeypatch: pytest.MonkeyPatch, **options: 
     with quiet(), torch.random.fork_rng(devices=[]):
         model = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=8)
         manager = TaskManager(include_path=str(path.parent), include_defaults=False)
-        found: dict[str, Any] = evaluator.simple_evaluate(
+        return simple_evaluate(
             model, tasks=[path.stem], task_manager=manager, bootstrap_iters=10, log_samples=True, **options
         )
-    return found
 
 
 def merged(scores: Any, task: str, name: str, count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from partune.cli import main
+from tests.support.full import files_of_at_most
 
 
 def test_the_command(repeated: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,3 +28,18 @@ def test_the_command(repeated: list[Path], tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "file").write_text("")
     assert main(["compare", *names, "--out", str(tmp_path / "file")]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_leaves_no_part_of_the_files(
+    repeated: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [str(path) for path in repeated]
+    assert main(["compare", *names, "--out", str(tmp_path / "whole")]) == 0
+    sizes = [(tmp_path / "whole" / name).stat().st_size for name in ("compare.md", "compare.svg")]
+    assert sizes[0] < sizes[1]
+    out = tmp_path / "out"
+    with files_of_at_most(sizes[1] - 1):
+        assert main(["compare", *names, "--out", str(out)]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert list(out.iterdir()) == []
+    assert main(["compare", *names, "--out", str(out)]) == 0

@@ -85,12 +85,12 @@ def test_a_mean_needs_scores_of_one_direction(tmp_path: Path) -> None:
         data = header(tasks)
         data["higher_is_better"]["two"]["ter"] = False
         runs.append(write_run(tmp_path / name, tasks, data))
-    with pytest.raises(UserError, match="no mean of metrics of which one is better if higher, another if lower"):
+    with pytest.raises(UserError, match="no mean is possible: for some metrics higher is better, for others lower"):
         compare_models(*runs, mean=True)
     same = [
         write_run(tmp_path / f"{run.name}2", {"one": lines(drawn(9)), "two": lines(drawn(9), "f1")}) for run in runs
     ]
-    assert compare_models(*same, mean=True).notes[-1] == "The mean is one of different metrics: acc, f1."
+    assert compare_models(*same, mean=True).notes[-1] == "The mean is over different metrics: acc, f1."
 
 
 def grouped(folder: Path, scores: dict[str, list[float]], by_size: bool, value: float | None = None) -> Path:
@@ -136,8 +136,8 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
         "Not in all runs and left out: two in /a.",
         "one: 5 of the 20 items in /a/samples_one_2026-01-02T03-04-05.678901.jsonl are left out, because they have no "
         "acc in some run.",
-        "Left out: task p: ppl is no mean over items, whose values are such as [1, 2]; no metric of this task can be "
-        "compared.",
+        "Left out: task p: ppl is not a mean over items: values such as [1, 2] are not numbers; no metric of this task "
+        "can be compared.",
     ]
 
 
@@ -191,7 +191,7 @@ HOSTILE: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     ),
     "nan": (lines([1, math.nan]), lines([1, 0]), {}, "acc of doc_id 1 in"),
     "texts": (lines([1, "0"]), lines([1, 0]), {}, "is the text '0', not a number"),
-    "no means": (lines([[1, 2], [1, 2]]), lines([[1, 2], [1, 2]]), {}, "acc is no mean over items"),
+    "no means": (lines([[1, 2], [1, 2]]), lines([[1, 2], [1, 2]]), {}, "acc is not a mean over items"),
     "margin of nothing": (
         lines([1, 0]),
         lines([1, 0]),
@@ -208,7 +208,7 @@ HOSTILE: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
         lines([1, 0]),
         lines([1, 0]),
         {"margin": 1.0},
-        "a margin of 1 is no margin for scores from",
+        "a margin of 1 is too large for scores from",
     ),
     "direction": (lines([1, 0]), lines([1, 0]), {"higher_is_better": False}, "a higher acc is better: leave out"),
 }
@@ -314,8 +314,10 @@ def test_the_harness_own_filters_and_scores_that_are_no_means(real: list[Path]) 
     found = compare_models(*real, filter="loose")
     assert [answer.name for answer in found.answers] == ["choices", "others", "said"]
     assert [answer.measures[0].metric for answer in found.answers] == ["acc_norm", "acc_norm", "exact_match"]
-    assert any(note.startswith("Left out: task rolling: word_perplexity is no mean over items") for note in found.notes)
-    with pytest.raises(UserError, match=r"bleu is no mean over items.*; metrics that can be compared: exact_match"):
+    assert any(
+        note.startswith("Left out: task rolling: word_perplexity is not a mean over items") for note in found.notes
+    )
+    with pytest.raises(UserError, match=r"bleu is not a mean over items.*; metrics that can be compared: exact_match"):
         compare_models(*real, tasks=["said"], filter="loose", metric="bleu")
     with pytest.raises(UserError, match="no metric of this task can be compared"):
         compare_models(*real, tasks=["rolling"])

@@ -108,9 +108,9 @@ def test_scores_that_are_no_means_are_refused(of: Any) -> None:
         of(lines([-3.5, -4.5], "mine"), results={"t": {"mine,none": math.exp(4.0)}}),
         of(lines([None, None], "mine")),
     ):
-        with pytest.raises(NoMeanError, match=r"no mean over items.*; no metric of this task can be compared"):
+        with pytest.raises(NoMeanError, match=r"not a mean over items.*; no metric of this task can be compared"):
             choose([run])
-    with pytest.raises(UserError, match=r"bleu is no mean over items.*; metrics that can be compared: acc"):
+    with pytest.raises(UserError, match=r"bleu is not a mean over items.*; metrics that can be compared: acc"):
         choose([of(both("bleu", "acc", [["a", "b"], ["a", "c"]], [1, 0]))], "bleu")
 
 
@@ -192,7 +192,7 @@ def test_copies_of_a_document_are_one_item_with_more_weight(of: Any) -> None:
 
     a, b = of(with_copies([1, 0, 1, 0, 1])), of(with_copies([0, 0, 0, 0, 0]))
     paired, notes = pair([a], [b], ACC)
-    assert notes == ["t: documents that occur several times: 1. Each is one item, which counts as often as it occurs."]
+    assert notes == ["t: documents that occur several times: 1. Each is one item, weighted by its number of copies."]
     assert sorted(paired.copies) == [1, 1, 3]
     assert paired.a[0][paired.copies == 3] == pytest.approx(2 / 3)
     fewer, notes = pair([a], [of(lines([0, 0, 0]))], ACC)

@@ -91,7 +91,9 @@ def test_runs_with_other_seeds_are_runs_of_one_model(place: Path, asked: list[An
 def test_rows_are_named_by_their_file_and_come_with_a_note(place: Path, asked: list[Any]) -> None:
     found = pt.compare_models("a", "b", model={"path": "acme/base", "revision": "v2"}, data="rows.jsonl")
     assert [answer.name for answer in found.answers] == ["rows.jsonl"]
-    assert found.notes == ("Rows that a model was trained on favour it: this comparison cannot see which these are.",)
+    assert found.notes == (
+        "Rows that a model was trained on favour it, and this comparison does not detect such rows.",
+    )
     assert asked[0][0][0].model.revision == "v2"
     with pytest.raises(UserError, match="the models read the rows as different tokens"):
         pt.compare_models("model", "other", data="rows.jsonl")
@@ -108,22 +110,22 @@ def test_rows_are_named_by_their_file_and_come_with_a_note(place: Path, asked: l
             "a",
             "samples",
             {"model": "m", "tasks": "t"},
-            "^a is a model, and samples is none: compare models with models",
+            "^a is a model, but samples holds samples of lm-evaluation-harness: compare models with models",
         ),
         (
             "samples",
             "samples",
             {"data": "rows.jsonl"},
-            "^`--model`, `--data` and their like are for models, and samples",
+            "^options such as `--model` and `--data` are for models, but samples",
         ),
-        ("samples", "nowhere", {"limit": 3}, "their like are for models, and samples is none"),
+        ("samples", "nowhere", {"limit": 3}, "are for models, but samples holds samples of"),
         ("a", "./a", {"model": "m", "tasks": "t"}, r"^a and \./a are the same model"),
         ("base", "m", {"model": "m", "tasks": "t"}, "^base and m are the same model"),
         ("model", "other", {"model": "m", "tasks": "t"}, "^`--model m` has no effect, because A and B are whole"),
         ("a", "b", {"model": "m", "tasks": "t", "filter": "none"}, "^`--filter` is for samples"),
         ("a", "b", {"model": "m", "tasks": "t", "higher_is_better": True}, "^`--better` is for samples"),
         ("a", "b", {"model": "m", "tasks": ["t", "t"], "mean": True}, "^a mean needs at least two tasks"),
-        ("a", "b", {"model": "m", "tasks": "t", "margin": 1}, "^a margin of 1 is no margin for scores from 0 to 1"),
+        ("a", "b", {"model": "m", "tasks": "t", "margin": 1}, "^a margin of 1 is too large for scores from 0 to 1"),
         ("a", "b", {"model": "m", "data": "rows.jsonl", "limit": 5}, "^`--limit`, .* are for tasks; rows have"),
         ("a", "b", {"model": "m", "data": "rows.jsonl", "confirm_run_unsafe_code": True}, "are for tasks; rows have"),
         ("a", "b", {"model": "m", "tasks": "t", "generation": {"max_new_tokens": 0}}, "max_new_tokens: input "),

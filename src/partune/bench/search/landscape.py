@@ -41,7 +41,7 @@ from partune.optimizers.surrogate import Surrogate, tamed
 from partune.space import Space
 
 FILE = DIRECTORY / "landscape.npz"
-LOOK = 2**15  # Sobol points of the unit cube at which the best and the median value of a surface are searched
+LOOK = 2**15  # the number of Sobol points at which the best and the median value of a surface are searched
 SMOOTHINGS = np.geomspace(1e-3, 10, 17).tolist()
 
 Array = NDArray[np.float64]
@@ -54,7 +54,7 @@ def spline(points: Array, values: Array, axes: Array, smoothing: float) -> Calla
         points: Points in the unit cube, (n, d).
         values: The values at the points, (n,).
         axes: The axes, (d, d).
-        smoothing: How far the spline may miss the values; at 0 it interpolates them.
+        smoothing: How far the spline may deviate from the values; at 0 it interpolates them.
     """
     interpolator = RBFInterpolator(points @ axes, values, smoothing=smoothing, kernel="thin_plate_spline")
     return lambda new_points: np.asarray(interpolator(new_points @ axes), dtype=np.float64)
@@ -130,14 +130,14 @@ class Landscape:
         judged: The surface of the verdict score.
         noise: The standard deviation of a search score over training seeds.
         best: The largest value found on the surface of the verdict score.
-        middling: The median of the surface of the verdict score over the cube.
+        median: The median of the surface of the verdict score over the cube.
     """
 
     searched: Surface
     judged: Surface
     noise: float
     best: float
-    middling: float
+    median: float
 
     @classmethod
     def load(cls, path: Path) -> Landscape:

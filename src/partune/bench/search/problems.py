@@ -272,7 +272,7 @@ def _demo(parts: Sequence[str]) -> Problem:
         truth=lambda config: landscape.verdict(space.encode(config)),
         optimum=landscape.best,
         draw=draw,
-        scale=landscape.best - landscape.middling,
+        scale=landscape.best - landscape.median,
     )
 
 

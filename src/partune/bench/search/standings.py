@@ -239,7 +239,7 @@ def tables(runs: Sequence[SearchRun], marks: Sequence[int], logarithmic: bool) -
         marks: The numbers of evaluations to show.
         logarithmic: Whether regrets are compared on a log scale.
     """
-    what = "log10 of the regret" if logarithmic else "regret (1: a middling configuration)"
+    what = "log10 of the regret" if logarithmic else "regret (1: that of a median configuration)"
     _, _, values = regrets(runs, marks[-1])
     problems = len({run.problem for run in runs})
     return [

@@ -43,9 +43,9 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     quantized = model.quantize != "none"
     differences = [
         *chosen.differences(),
-        *chosen.dropping(takes=True),
-        *chosen.command_line(),
-        *chosen.unread("axolotl"),
+        *chosen.dropout_advice(takes=True),
+        *chosen.shared_differences(),
+        *chosen.unused_data("axolotl"),
     ]
     if chosen.rows == "text":
         differences.append("Texts longer than sequence_len become several examples; in the study, they are cut.")
@@ -53,7 +53,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "base_model": chosen.base,
         "revision_of_model": model.revision,
         "trust_remote_code": model.trust_remote_code or None,
-        "overrides_of_model_config": chosen.still or None,
+        "overrides_of_model_config": chosen.dropout_off or None,
         "load_in_4bit": quantized or None,
         "adapter": "qlora" if quantized else "lora",
         "lora_r": training.lora_r,

@@ -76,7 +76,7 @@ def _differences(chosen: Chosen, warmup: int) -> list[str]:
         f"The seed {chosen.seed} does not give the study's initialisation, dropout and order of the data, because "
         "LitGPT uses other random generators.",
         *(f"LitGPT does not support {reason}." for reason in objections(training)),
-        *chosen.homes(),
+        *chosen.home_advice(),
     ]
     if warmup != chosen.warmup:
         sentences.append("There is one step of warm-up; the study has none.")
@@ -86,7 +86,7 @@ def _differences(chosen: Chosen, warmup: int) -> list[str]:
         sentences.append("Convert the chats into rows with instruction and output first; LitGPT cannot read chats.")
     if chosen.rows == "text":
         sentences.append("LitGPT fine-tunes on instructions with outputs only, so it cannot train on these texts.")
-    sentences += chosen.unread("LitGPT")
+    sentences += chosen.unused_data("LitGPT")
     renamed = {name: standard for standard, name in chosen.names.items() if standard != name}
     if chosen.rows == "completion":
         renamed = {"prompt": "instruction", "completion": "output"}
@@ -102,7 +102,7 @@ def _differences(chosen: Chosen, warmup: int) -> list[str]:
 
 
 def _switches(targets: tuple[str, ...]) -> tuple[dict[str, bool], list[str]]:
-    """Return LitGPT's switches and whether each is on, and sentences about layers that the switches adapt wrongly."""
+    """Return whether each of LitGPT's switches is on, and sentences on layers that are not adapted as in the study."""
     kinds = {target.rpartition(".")[2] for target in targets}
     table = NEOX_SWITCHES if "query_key_value" in kinds else SWITCHES
     switches = {switch: kinds >= set(of) for switch, of in table.items()}

@@ -25,9 +25,9 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     alpaca = chosen.rows == "alpaca"
     differences = [
         *chosen.differences(),
-        *chosen.dropping(takes=False),
-        *chosen.command_line(),
-        *chosen.unread("LLaMA-Factory", "system", "history"),
+        *chosen.dropout_advice(takes=False),
+        *chosen.shared_differences(),
+        *chosen.unused_data("LLaMA-Factory", "system", "history"),
     ]
     if alpaca:
         differences += [

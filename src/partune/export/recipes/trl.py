@@ -159,8 +159,8 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     dtype = DTYPES[chosen.dtype]
     differences = [
         *chosen.differences(),
-        *chosen.dropping(takes=True),
-        *chosen.unread("TRL", *READ[chosen.rows]),
+        *chosen.dropout_advice(takes=True),
+        *chosen.unused_data("TRL", *READ[chosen.rows]),
     ]
     if chat and data.loss_on == "answer":
         differences.append(
@@ -180,7 +180,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "trust_remote_code": model.trust_remote_code or None,
         "use_safetensors": True if model.safetensors else None,
         "dtype": dtype,
-        **chosen.still,
+        **chosen.dropout_off,
     }
     arguments = {
         "output_dir": "trained-trl",
@@ -198,7 +198,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     tokenizer_options = "".join(f", {name}={value!r}" for name, value in options.items() if value is not None)
     quantized = model.quantize != "none"
     encodes = chosen.rows in ("alpaca", "completion")
-    standard = [*(["import re"] if encodes else []), *(["from pathlib import Path"] if chosen.homes() else [])]
+    standard = [*(["import re"] if encodes else []), *(["from pathlib import Path"] if chosen.home_advice() else [])]
     imports = [
         *([*standard, ""] if standard else []),
         "from datasets import load_dataset",
@@ -227,7 +227,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
 
 
 def _encoding(chosen: Chosen) -> str:
-    """Return the part of the script that encodes rows that are no chats."""
+    """Return the script's code that encodes rows other than chats."""
     if chosen.rows == "text":
         return TEXTS.format(max_length=chosen.data.max_length)
     labels = "[-100] * len(prompt) + answer" if chosen.data.loss_on == "answer" else "prompt + answer"
@@ -259,7 +259,7 @@ def _encoding(chosen: Chosen) -> str:
 
 
 def _in_docstring(text: str) -> str:
-    """Return a text in a form that neither ends the docstring in which it stands nor escapes anything."""
+    """Return a text escaped for use inside a docstring."""
     return text.replace("\\", "\\\\").replace('"', '\\"') if "\\" in text or '"""' in text else text
 
 

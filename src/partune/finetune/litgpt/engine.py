@@ -6,7 +6,8 @@ LitGPT, but runs it as a program in another virtual environment. This engine was
 
 To split the items, and for the paired test, partune needs the results of single items. `litgpt evaluate` writes these
 to results.json: the log-likelihood of every choice, from lm-evaluation-harness. The command always scores all items of
-a task. So every trial also pays for the verdict items, but their scores do not leave this module before the verdict.
+a task. So every trial also spends time on the verdict items, but their scores do not leave this module before the
+verdict.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ Asked = tuple[Sequence[str], int | None, int | None]  # tasks, limit of document
 
 
 class LitGPTEngine(Engine):
-    """Trains, merges and scores through LitGPT's command line, one process per step.
+    """Train, merge and score through LitGPT's command line, one process per step.
 
     In this process the base model has no weights, because only its names, shapes and tokenizer are needed. LitGPT's
     processes load the weights.
@@ -67,7 +68,7 @@ class LitGPTEngine(Engine):
 
     stoppable = False
     identity: Mapping[str, str] = {"engine": "litgpt"}
-    # LitGPT refuses a warm-up as long as the training, and the user's warm-up may be longer than these few steps.
+    # LitGPT refuses a warm-up that is as long as the training, and the user's may be longer than these few steps.
     zero_settings: Mapping[str, Value] = {**ZERO_SETTINGS, "warmup_steps": 1}
 
     def __init__(self, study: config.StudyConfig, scratch: Path | None = None) -> None:
@@ -176,7 +177,7 @@ class LitGPTEngine(Engine):
         return Outcome(scores, cost)
 
     def score_zero(self, assignment: Assignment) -> Outcome:
-        """Train and score an assignment with learning rate 0; raise UserError if that fails: trials would fail too."""
+        """Train and score an assignment with learning rate 0; raise UserError if it fails, as trials would fail too."""
         outcome = self.evaluate(assignment)
         if isinstance(outcome.scores, Exception):
             raise UserError(f"LitGPT cannot fine-tune here: {cause(outcome.scores)}")

@@ -258,7 +258,7 @@ class Ragged:
     trial. The base model and the rest of the pass compute only the rows themselves.
 
     Attributes:
-        filled: (K c,), the row at each place of the rectangle. At a place that is left over, it is any row.
+        filled: (K c,), the row at each place of the rectangle. At an unused place, it is any row.
         places: (R,), the place of each row.
     """
 
@@ -331,7 +331,7 @@ class PackedLinear(nn.Module):
             rows = rows * keep(self.carrier.at, self.number, pack.least.to(out.device), rows.shape[-1])
         down, scales = torch.bmm(rows, A), pack.scales.to(out.device)  # (K, N, d_in) @ (K, d_in, R)
         if pack.gradients is None and down.shape[1] > B.shape[2]:
-            B = (B * scales).to(out.dtype)  # B is smaller than what it is multiplied with
+            B = (B * scales).to(out.dtype)  # scale B, because it is smaller than the other factor
         else:
             down = (down * scales).to(out.dtype)
         if ragged is not None:

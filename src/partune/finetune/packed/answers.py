@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PackedAnswers:
-    """Answer requests with a base model alone, or with packs on it.
+    """Answer requests with a base model alone, or with packs of adapters on it.
 
     Args:
         base: The base model.
@@ -43,28 +43,28 @@ class PackedAnswers:
         requests: Sequence[Request],
         carrier: Carrier | None = None,
         pack: Pack | None = None,
-        look: Callable[[], None] = lambda: None,
+        before_pass: Callable[[], None] = lambda: None,
     ) -> list[list[Answer]]:
         """Return the answers to requests: one list for each trial of a pack, or a single list for the base model alone.
 
         Args:
-            name: The name of the part, under which its plan is cached.
-            requests: The part's requests.
+            name: The name of the requests, under which the plan to compute them is cached.
+            requests: The requests.
             carrier: The base model with layers that apply the pack; None for the base model alone.
             pack: The trials' adapters.
-            look: Called before each forward pass. It may raise an exception to interrupt the scoring.
+            before_pass: Called before each forward pass. It may raise an exception to interrupt the scoring.
         """
 
         def texts(prompts: Sequence[Prompt], settings: GenerationSettings) -> list[list[str]]:
             """Return the texts of each trial's answers."""
             tokens = [prompt.tokens for prompt in prompts]
-            found = self.generation.generate(tokens, settings, carrier, pack, look=look)
+            found = self.generation.generate(tokens, settings, carrier, pack, before_pass=before_pass)
             return [
                 [answer_text(self.base.tokenizer, answer, settings.until) for answer in of_trial] for of_trial in found
             ]
 
         return answered(
             requests,
-            lambda continuations: self.likelihoods.answers(name, continuations, carrier, pack, look),
+            lambda continuations: self.likelihoods.answers(name, continuations, carrier, pack, before_pass),
             texts,
         )

@@ -1,9 +1,9 @@
-"""Keep the keys and values of rows that are decoded together, with room for tokens to come.
+"""Keep the keys and values of rows that are decoded together, with room for future tokens.
 
     keys, values of a layer   (R, H, n + room, D): R rows, H key-value heads, n tokens so far, D features of a head
 
 transformers' DynamicCache copies all keys and values for every new token. Here, a new token is written into the room,
-and all are copied only when the room is full. The last rows take the places of rows that have ended.
+and all tokens are copied only when the room is full. The last rows take the places of rows that have ended.
 
 Rows are padded on the left, so that all rows get their next token at the same place. Every layer keeps all tokens, even
 if it sees only a window of them: transformers' masks hide the tokens outside the window.
@@ -26,7 +26,7 @@ def empty_cache() -> Cache:
 
 
 def repeated(cache: Cache, times: int) -> Cache:
-    """Return a cache in which each row of another cache is repeated, to which a forward pass may add.
+    """Return a copy of a cache in which each row is repeated. A forward pass may add tokens to the copy.
 
     Args:
         cache: The other cache.
@@ -44,7 +44,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """The keys and values of a layer. Its `keys` and `values` are views of the tokens so far, (R, H, n, D).
 
     Args:
-        keys: (R, H, n + room, D), the keys, with room for tokens to come.
+        keys: (R, H, n + room, D), the keys, with room for future tokens.
         values: (R, H, n + room, D'), the values.
         length: The number of tokens so far, n.
     """
@@ -75,12 +75,12 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def keep(self, count: int, places: Tensor, moved: Tensor, start: int) -> None:
-        """Keep only some rows, without their first tokens; nothing is copied but the rows that move.
+        """Keep only some rows, without their first tokens. Only the rows that move are copied.
 
         Args:
-            count: The number of rows that stay, which are the first ones after the move.
-            places: The places among them from which rows leave.
-            moved: The rows that move to these places.
+            count: The number of rows that stay. After the move, these are the first rows.
+            places: The indices of dropped rows among the first `count` rows.
+            moved: The rows that move to these indices.
             start: The number of tokens to leave out, which are padding in all rows that stay.
         """
         places, moved = places.to(self.device), moved.to(self.device)

@@ -99,7 +99,7 @@ def doubled(seconds: Callable[[int], float], most: int) -> int:
 
 
 def fitting(base: Base, head: Head, settings: config.Training, examples: Examples) -> int:
-    """Return the number of trials whose longest micro-batches fit in a CUDA device's memory, by a fit of `Memory`.
+    """Return the number of trials that fit in a CUDA device's memory with their longest micro-batches (see `Memory`).
 
     Args:
         base: The base model.
@@ -108,7 +108,7 @@ def fitting(base: Base, head: Head, settings: config.Training, examples: Example
         examples: The training examples.
     """
     longest = int(examples.lengths.max())
-    # Probes of two lengths separate the cost of a token from that of an adapter. The longest examples have to fit.
+    # Probes of two lengths separate the memory of a token from that of an adapter. The longest examples must fit.
     halves = alike(longest // 2 + 1, longest // 2, len(examples))
     half, two = (probe(base, head, settings, halves, trials) for trials in (1, 2))
     full = probe(base, head, settings, alike(longest, longest - 1, len(examples)), 1)
@@ -153,7 +153,7 @@ def probe(base: Base, head: Head, settings: config.Training, examples: Examples,
         seconds = []
         for _ in range(STEPS + 1):
             began = time.perf_counter()
-            residents.step()  # reads the losses, so the device has finished when it returns
+            residents.step()  # it reads the losses, so it returns only when the device has finished
             seconds.append(time.perf_counter() - began)
         tokens = residents.slots[0].micro * int(examples.lengths[0])
     peak = float(torch.cuda.max_memory_allocated(base.device)) if cuda else 0.0

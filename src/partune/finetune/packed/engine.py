@@ -78,7 +78,7 @@ class PackedEngine(Engine):
         configured = self.materials.study.run.pack
         if isinstance(configured, int):
             return configured
-        # A resumed study keeps its size: another size would change which results are known when a trial is proposed.
+        # A resumed study keeps its size, because the size decides which results are known when a trial is proposed.
         return recorded or self._measure(typical())
 
     def _measure(self, typical: Settings) -> int:

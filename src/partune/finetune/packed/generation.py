@@ -5,14 +5,15 @@
 Without sampling, the tokens are those that transformers' `generate` would give for each adapter and prompt alone:
 
 - Prompts are sorted by length and divided into batches. The tokens with which all prompts of a batch begin, such as
-  worked examples, are encoded once per trial. The rest is encoded in passes with padding on the right, which no real
-  token of a causal model sees. Then all rows of the batch get one token per pass, with keys and values from a cache.
+  worked examples, are encoded once per trial. The rest is encoded in passes with padding on the right, which does not
+  affect the real tokens of a causal model. Then each pass adds one token to all rows of the batch, with keys and values
+  from a cache.
 - A row that has ended leaves the batch. Trials may then have different numbers of rows.
 - Rows share passes only if their lengths have the same rotary frequencies, from the prompt to the last token.
 
-Not every model can be decoded in this way: a recurrent state would absorb the padding. So whenever rows become longer
-than any checked before, a row of that length and a shorter one are decoded this way and compared with passes over whole
-rows. If the logits differ, or rotary frequencies change as a row grows, transformers' `generate` answers: one prompt
+Not every model can be decoded in this way: padding would change a recurrent state. So whenever rows become longer than
+any checked before, a row of that length and a shorter one are decoded this way and compared with passes over whole
+rows. If the logits differ, or rotary frequencies change as a row grows, transformers' `generate` answers one prompt
 after another, each for all trials at once.
 """
 
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 MEMORY = 1 << 29  # bytes of keys and values of a batch on a CPU; on a GPU, it is a quarter of the free memory
-CACHED = 4  # the capacity of a batch's cache before the memory of a token is known, in forward passes of `tokens`
-SHARED = 8  # the shortest common beginning of a batch's prompts that is encoded only once
+CACHED = 4  # the capacity of a batch's cache, in passes of `tokens`, while the memory per token is not known
+SHARED = 8  # the smallest number of common first tokens of a batch's prompts that are encoded only once
 STEPS = 3  # the number of tokens that a check decodes one by one
-LEAST = 4 * STEPS  # the smallest number of tokens of a check's longer row
+LEAST = 4 * STEPS  # the smallest number of tokens of the longer row in a check
 # Settings of a model's generation_config.json that change logits, apart from sampling, and their neutral values.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "repetition_penalty": (1.0,), "encoder_repetition_penalty": (1.0,), "no_repeat_ngram_size": (0,),
@@ -67,13 +68,13 @@ class Rows:
     """Rows that are decoded together.
 
     Attributes:
-        pack: The adapters of the trials, perhaps also of some without rows; None for the base model alone.
+        pack: The adapters of the trials, including some that may have no rows left; None for the base model alone.
         trial: (R,), the trial of each row in the pack.
         number: (R,), each row's index in the batch at its start.
         positions: (R, 1), the position of each row's next token.
         real: (R, n), which tokens in the cache are not padding.
         cache: The keys and values of all tokens so far.
-        ragged: The rows of each trial, or None if there are b rows of one trial after another.
+        ragged: Which rows each trial has; None if each trial has b rows, one trial after another.
     """
 
     pack: Pack | None
@@ -91,10 +92,10 @@ class Rows:
         return sum(part.numel() * part.element_size() for part in parts)
 
     def keep(self, going: Bools) -> Tensor:
-        """Drop rows, and padding that all others have in common; return the indices of the rows that stay, (R,).
+        """Drop rows, and padding that all other rows share; return the indices of the rows that stay, (R,).
 
-        The last rows take the places of those that leave, so that few are copied. When half of the trials
-        have no rows left, their adapters are dropped.
+        The last rows move to the places of dropped rows, so that few rows are copied. When half of the trials have no
+        rows left, the adapters of these trials are dropped.
 
         Args:
             going: (R,), whether each row stays.
@@ -120,7 +121,7 @@ class Rows:
 
 
 class PackedGeneration:
-    """Generate answers with a base model and with packs on it.
+    """Generate answers with a base model and with packs of adapters on it.
 
     Args:
         base: The base model.
@@ -148,9 +149,9 @@ class PackedGeneration:
         settings: GenerationSettings,
         carrier: Carrier | None = None,
         pack: Pack | None = None,
-        look: Callable[[], None] = lambda: None,
+        before_pass: Callable[[], None] = lambda: None,
     ) -> list[list[list[int]]]:
-        """Return the tokens of the answers: for each trial of the pack, or for the base model alone, one per prompt.
+        """Return the tokens of one answer per prompt, for each trial of the pack or for the base model alone.
 
         An answer ends with an end token, a token that completes a stop string, or the last token that is allowed.
 
@@ -159,15 +160,15 @@ class PackedGeneration:
             settings: How answers are generated.
             carrier: The base model with layers that apply the pack; None for the base model alone.
             pack: The trials' adapters.
-            look: Called before each forward pass. It may raise an exception to interrupt the generation.
+            before_pass: Called before each forward pass. It may raise an exception to interrupt the generation.
 
         Raises:
-            UserError: A prompt is empty or has a token that the model does not know, or the model reads too few tokens.
+            UserError: A prompt is empty or has a token that the model does not know, or the context is too short.
         """
         K = 1 if pack is None else len(pack)
         fit, _ = fitted(prompts, settings.room(self.base.context))
         check_vocabulary(self.base, "a prompt", max((max(prompt) for prompt in fit), default=0))
-        task = _Task(fit, settings, carrier, pack, K, look)
+        task = _Task(fit, settings, carrier, pack, K, before_pass)
         answers: list[list[list[int]]] = [[[] for _ in prompts] for _ in range(K)]
         together, alone = self._groups(task)
         for group in together:
@@ -197,7 +198,7 @@ class PackedGeneration:
     def _groups(self, task: _Task) -> tuple[list[list[int]], list[int]]:
         """Return groups of prompts that may share passes, the longest first, and the prompts that may not.
 
-        The longest come first, so that memory runs out at once or not at all.
+        If memory runs out, it then does so in the first batches.
         """
         order = sorted(range(len(task.prompts)), key=lambda index: -len(task.prompts[index]))
         groups: dict[Hashable, list[int]] = {}
@@ -226,7 +227,7 @@ class PackedGeneration:
         return max(1, self.cached // (task.K * self._row(task, group)))
 
     def _row(self, task: _Task, group: Sequence[int]) -> int:
-        """Return the number of tokens of the longest row of a group, sorted by length, when it has been answered."""
+        """Return the number of tokens of the longest row of a group, sorted by length, including its answer."""
         return len(task.prompts[group[0]]) + task.settings.max_new_tokens
 
     # ----- together
@@ -241,7 +242,7 @@ class PackedGeneration:
         rows, states = self._encode(task, prompts)
         written: Ints = np.zeros((K * b, most), np.int64)
         counts: Ints = np.full(K * b, most)
-        live = np.ones(K * b, bool)  # over the rows of the batch as it began
+        live = np.ones(K * b, bool)  # for each row that the batch began with
         for step in range(most):
             chosen = self._choose(task, rows, states, None if draws is None else draws.at(step, rows.number))
             written[rows.number, step] = chosen.cpu().numpy()
@@ -253,7 +254,7 @@ class PackedGeneration:
                 break
             if not going.all():
                 chosen = chosen[rows.keep(going)]
-            task.look()
+            task.before_pass()
             states = self._step(task, rows, chosen)
         tokens = [row[:count].tolist() for row, count in zip(written, counts, strict=True)]
         return [tokens[index::b] for index in range(b)]
@@ -269,7 +270,7 @@ class PackedGeneration:
         lengths = [len(prompt) for prompt in prompts]
         begin, shared = self._common(prompts), empty_cache()
         if begin:
-            task.look()
+            task.before_pass()
             with carrying(task.carrier, task.pack):
                 self.head.hidden(torch.tensor([prompts[0][:begin]] * K, device=device), cache=shared)
         joined, states, first = JoinedCache(K, b, lengths[0]), [], 0
@@ -281,7 +282,7 @@ class PackedGeneration:
                 ids[row, : len(prompt) - begin] = prompt[begin:]
             cache = repeated(shared, len(part))
             positions = torch.arange(begin, begin + width, device=device).unsqueeze(0)
-            task.look()
+            task.before_pass()
             with carrying(task.carrier, task.pack):
                 passed = torch.from_numpy(ids).to(device).repeat(K, 1)
                 hidden = self.head.hidden(passed, positions=positions, cache=cache)  # (K m, T, d)
@@ -301,7 +302,7 @@ class PackedGeneration:
         Every prompt keeps a token of its own, whose state predicts its first new token.
         """
         ordered = sorted(map(list, prompts))
-        first, last = ordered[0], ordered[-1]  # in the order of their tokens, so that all others lie between
+        first, last = ordered[0], ordered[-1]  # in lexicographic order, so that all others lie between these two
         most = min(map(len, prompts)) - 1 if len(prompts) > 1 else 0
         common = next((n for n in range(most) if first[n] != last[n]), most)
         same = self._frequencies is None or self._frequencies(common) == self._frequencies(len(prompts[0]))
@@ -312,7 +313,7 @@ class PackedGeneration:
 
         Args:
             task: The prompts and the pack.
-            rows: The rows, which grow by the token.
+            rows: The rows; the tokens are appended to them.
             tokens: (R,), the tokens.
         """
         rows.real = torch.cat([rows.real, rows.real.new_ones(len(tokens), 1)], 1)
@@ -326,7 +327,7 @@ class PackedGeneration:
         vocabulary = int(self.base.model.config.get_text_config().vocab_size)
         size = max(1, ELEMENTS.get(self.base.device.type, ELEMENTS["cpu"]) // vocabulary)
         if isinstance(self.base.model.get_output_embeddings(), PackedLinear):
-            size = len(states)  # a chunk would not have the rows of all trials
+            size = len(states)  # chunks cannot be used, because each would need rows of all trials
         chosen = []
         for start in range(0, len(states), size):
             with carrying(task.carrier, rows.pack, rows.ragged):
@@ -339,7 +340,7 @@ class PackedGeneration:
 
     @torch.inference_mode()
     def _plain(self, task: _Task, index: int) -> list[list[int]]:
-        """Return the answers to one prompt by transformers' `generate`, one per trial.
+        """Return the answers that transformers' `generate` gives to one prompt, one per trial.
 
         All rows have the same length at all times, so that any model can compute them together.
         """
@@ -349,7 +350,7 @@ class PackedGeneration:
         prompt = torch.tensor([task.prompts[index]] * K, device=self.base.device)
         length = prompt.shape[1]
         draws = Draws([task.settings.seed] * K, [index] * K) if task.settings.samples else None
-        choose = chooser(task.settings, draws, length, task.look)
+        choose = chooser(task.settings, draws, length, task.before_pass)
 
         def ended(ids: Tensor, _: Tensor, **__: Any) -> Tensor:
             """Return whether each answer ends with its last token."""
@@ -375,9 +376,9 @@ class PackedGeneration:
 
     @torch.inference_mode()
     def _agrees(self, length: int) -> bool:
-        """Return whether rows that are decoded together give the logits of passes over whole rows, up to rounding.
+        """Return whether decoding rows together gives the logits of passes over whole rows, up to rounding.
 
-        Two rows of the base model are decoded, of which the shorter one leaves before the last token.
+        Two rows are decoded with the base model. The shorter one is dropped before the last token.
 
         Args:
             length: The number of tokens of the longer row.
@@ -424,14 +425,14 @@ class PackedGeneration:
 
 @dataclass(frozen=True)
 class _Task:
-    """What to generate: the arguments of `generate`, with the number of trials."""
+    """What to generate: the arguments of `generate`, and K, the number of trials."""
 
     prompts: list[list[int]]
     settings: GenerationSettings
     carrier: Carrier | None
     pack: Pack | None
     K: int
-    look: Callable[[], None]
+    before_pass: Callable[[], None]
 
 
 def _special(base: Base) -> bool:

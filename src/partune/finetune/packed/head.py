@@ -1,7 +1,7 @@
 """Split a causal language model into two parts: hidden states for all tokens, and logits for chosen tokens only.
 
-With a vocabulary of 128,000, the logits of all tokens would need far more memory than there is, and as much time as
-several layers. Training needs logits only to predict trained tokens, and scoring only to predict continuations.
+With a vocabulary of 128,000, the logits of all tokens would not fit in memory, and would take as much time as several
+layers. Training needs logits only to predict trained tokens, and scoring only to predict continuations.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Head:
             self.factor /= scaling
         cap = getattr(settings, "final_logit_softcapping", None)
         self.cap = float(cap) if isinstance(cap, (int, float)) else None
-        self._check()  # a model may do more to its logits, which only a comparison can show
+        self._check()  # a model may change its logits in other ways, which only a comparison shows
 
     def hidden(
         self,
@@ -67,7 +67,7 @@ class Head:
 
         Args:
             ids: (R, T), rows of token ids.
-            mask: (R, 1, T, T), which tokens each token sees; or (R, n + T), which tokens are no padding, if n tokens
+            mask: (R, 1, T, T), which tokens each token sees; or (R, n + T), which tokens are not padding, if n tokens
                 are in the cache. If it is None, a token sees itself and all earlier tokens, so padding must be on the
                 right, where no real token sees it.
             positions: (R, T), the tokens' positions; None counts from 0 in each row.

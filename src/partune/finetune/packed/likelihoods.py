@@ -101,7 +101,7 @@ class Tree:
         self.requests.append((request, [end - 1, *range(start, start + len(read))], continuation))
 
     def read(self, request: int, start: int, continuation: list[int]) -> None:
-        """Add a request whose continuation stands in the context.
+        """Add a request whose continuation is part of the context.
 
         Args:
             request: The index of the request in the part.
@@ -124,7 +124,7 @@ def grow(
     """
     trees: list[Tree] = []
     growing: dict[tuple[tuple[int, ...], Hashable], Tree] = {}
-    earlier: list[tuple[int, int, list[int]]] = []  # requests that stand in the context of the next one
+    earlier: list[tuple[int, int, list[int]]] = []  # requests whose tokens begin the context of the next one
     for index, (_, before, continuation) in enumerate(requests):
         trunk = (before + continuation)[-(context + 1) :][: -len(continuation)]
         frequency = frequencies and frequencies(len(trunk) + len(continuation) - 1)
@@ -261,7 +261,7 @@ class PackedLikelihoods:
         requests: Sequence[Continuation],
         carrier: Carrier | None = None,
         pack: Pack | None = None,
-        look: Callable[[], None] = lambda: None,
+        before_pass: Callable[[], None] = lambda: None,
     ) -> list[list[Likelihood]]:
         """Return the answers to requests: one list for each trial of a pack, or a single list for the base model alone.
 
@@ -270,11 +270,11 @@ class PackedLikelihoods:
             requests: The part's requests.
             carrier: The base model with layers that apply the pack; None for the base model alone.
             pack: The trials' adapters.
-            look: Called before each forward pass. It may raise an exception to interrupt the scoring.
+            before_pass: Called before each forward pass. It may raise an exception to interrupt the scoring.
         """
         while True:
             try:
-                return self._answers(name, requests, carrier, pack, look)
+                return self._answers(name, requests, carrier, pack, before_pass)
             except Exception as error:
                 if not is_out_of_memory(error) or not self._shrink(name, requests, 1 if pack is None else len(pack)):
                     raise
@@ -287,14 +287,14 @@ class PackedLikelihoods:
         requests: Sequence[Continuation],
         carrier: Carrier | None,
         pack: Pack | None,
-        look: Callable[[], None],
+        before_pass: Callable[[], None],
     ) -> list[list[Likelihood]]:
         K = 1 if pack is None else len(pack)
         plan = self._plan(name, requests)
         sums = np.zeros((K, plan.different))
         greedy = np.ones((K, plan.different), bool)
         for part in self._passes(plan.trees, K):
-            look()
+            before_pass()
             self._add(part, carrier, pack, K, sums, greedy)
         sums, greedy = sums[:, plan.places], greedy[:, plan.places]
         return [list(zip(sums[k].tolist(), greedy[k].tolist(), strict=True)) for k in range(K)]
@@ -303,7 +303,7 @@ class PackedLikelihoods:
         """Halve the size of forward passes; return False if a pass is already one row or one tree per trial."""
         if name in self._plans:
             least = K * len(self._plans[name].trees[0].tokens)
-        else:  # memory ran out while trees were compared with separate rows, which are of the base model only
+        else:  # memory ran out while trees were compared with separate rows, with the base model only
             least = max(len(context) + len(continuation) for _, context, continuation in requests)
         if self.tokens < 2 * least:
             return False
@@ -311,7 +311,7 @@ class PackedLikelihoods:
         return True
 
     def _plan(self, name: str, requests: Sequence[Continuation]) -> Plan:
-        """Return the plan of a part. Its longest trees come first, so that memory runs out at once or not at all."""
+        """Return the plan of a part. The longest trees come first, so that memory runs out early or not at all."""
         if name not in self._plans or len(self._plans[name].places) != len(requests):
             unique, places = distinct(requests)
             self.shared[name] = self._admits_trees(unique)

@@ -192,7 +192,7 @@ class Packer:
         return self._most
 
     def _check_stop(self) -> None:
-        """Raise PreemptedError if the trials have to be dropped or this process has to end."""
+        """Raise PreemptedError if the trials must be dropped or this process must end."""
         if self._dropping or noticed():
             raise PreemptedError("the engine was told to stop")
 
@@ -268,7 +268,7 @@ class Packer:
         with shared_time(residents.slots, "train_seconds"):
             residents.step()
         if rows := [row for row, slot in enumerate(residents.slots) if slot.at_rung or slot.at_point]:
-            self._look(residents, rows)
+            self._score_midway(residents, rows)
         ended = [row for row, slot in enumerate(residents.slots) if slot.ended]
         if not ended:
             return []
@@ -281,7 +281,7 @@ class Packer:
                 self._give_back(slot, slot.error or Scores({}, {}))
         return [slot for slot in slots if slot.whole]
 
-    def _look(self, residents: Residents, rows: list[int]) -> None:
+    def _score_midway(self, residents: Residents, rows: list[int]) -> None:
         """Score the trials that are at a rung or at a point, all together.
 
         At a rung, ask the judge of each trial whether to stop it early.

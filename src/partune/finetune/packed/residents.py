@@ -130,7 +130,7 @@ class Slot:
         return going and len(self.points) < len(points) and self.step >= points[len(self.points)]
 
     def score_point(self, score: float) -> None:
-        """Note the score at a point; keep the trial's `weights` if they are the best so far and the best are wanted.
+        """Store the score at a point; keep the trial's `weights` if they are the best so far and the best are wanted.
 
         Args:
             score: The score.
@@ -253,7 +253,7 @@ class Residents:
                 pack.put(row, begin.weights)
                 optimizer.put(row, begin.step, begin.first, begin.second)
         for slot in new:
-            slot.begin = None  # only now: if memory had run out above, a smaller pack would need it
+            slot.begin = None  # not earlier, because a smaller pack would need it if memory ran out above
         self.slots, self.pack, self.optimizer = slots, pack, optimizer
 
     def step(self) -> None:

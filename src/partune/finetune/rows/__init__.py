@@ -1,1 +1,1 @@
-"""Rows of training data: read files and data sets, tell the format by the columns, and bring rows to one form."""
+"""Rows of training data: read files and data sets, infer the format from the columns, and bring rows to one form."""

@@ -1,7 +1,7 @@
 """Infer the format of rows from the names of their columns, and which column holds which field.
 
-A column may have a field's name, another name that is usual for it (Dolly's `response` for `output`), one of these in
-other case, or a name that the user gives with `--columns`.
+A column may have a field's name, another usual name (Dolly's `response` for `output`), one of these in other case, or a
+name that the user gives with `--columns`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from partune.finetune.rows.values import Row, has_value, keys
 Layout = Literal["alpaca", "qa", "label", "chat", "sharegpt", "completion", "preference", "text"]
 
 QUESTIONS, ANSWERS = ("question", "query", "prompt", "input"), ("answer", "response", "output")
-# Columns beside `text` that may be answers to it. With one of them, `text` alone does not tell what to train on.
+# Columns beside `text` that may be answers to it. With one of them, `text` alone does not show what to train on.
 RIVALS = {*ANSWERS, "completion", "summary", "target", "labels", "category", "class", "intent", "sentiment"}
 CHOICES = {"choices", "options", "chosen"}  # with one of these, a question and an answer are not the whole row
 # For each format, the names of each field in the order of preference. The first is the name that messages use.
@@ -98,7 +98,7 @@ def find_columns(data: config.Data, rows: Sequence[Row]) -> Columns:
         present = [name for name in candidates if name in known]
         if data.format == "qa" and len([name for name in present if name in usable]) > 1 and not asked:
             raise UserError(_proposal(data, rows, columns))
-        if present:  # a column without values gives way to one with values
+        if present:  # columns with values have priority
             names[field] = known[next((name for name in present if name in usable), present[0])]
     missing = [FIELDS[layouts[0]][field][0] for field in REQUIRED[layouts[0]] if field not in names]
     # Alpaca's and OpenAI's rows are recognised by their first field; a row that lacks a required one is named later.
@@ -124,7 +124,7 @@ def _asked(data: config.Data, columns: Sequence[str]) -> dict[str, str]:
 def _known(columns: Sequence[Any], asked: Mapping[str, str]) -> dict[str, str]:
     """Map each known name to the column that has it."""
     free = [column for column in columns if column not in asked.values()]
-    # An exact name wins over one in other case.
+    # An exact name has priority over one in other case.
     spelled = {str(column).strip().lower(): column for column in reversed(free)} | {column: column for column in free}
     return {name: column for name, column in (spelled | dict(asked)).items() if name in KNOWN}
 

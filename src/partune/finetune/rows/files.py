@@ -117,8 +117,8 @@ def _require_readable(path: Path) -> None:
 def _files_within(folder: Path, data: config.Data) -> list[Path] | None:
     """Return the files of a split in a folder; None if only `datasets` can find them.
 
-    The names of the files tell the split, as they do for `datasets`: train.csv and data/train-00000.parquet belong to
-    the split train; if no name contains a split, all files belong to it.
+    The split follows from the files' names, as in `datasets`: train.csv and data/train-00000.parquet belong to the
+    split train. If no name contains a split, all files belong to the split train.
     """
     is_saved = (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
     card = folder / "README.md"
@@ -231,7 +231,7 @@ def _split_of(loaded: Any, spec: str) -> Any:
     """
     from datasets import DatasetDict, ReadInstruction, concatenate_datasets
 
-    # A data set that was saved alone answers to the default's name, "train", and to the name that it had.
+    # A data set that was saved alone is found by the default name, "train", and by the name that it had.
     splits = loaded if isinstance(loaded, DatasetDict) else {"train": loaded, str(loaded.split or "train"): loaded}
     if spec in splits:
         return splits[spec]

@@ -122,7 +122,7 @@ def _alpaca(row: Row, names: Mapping[str, str]) -> Row:
     require(row, names, "instruction", "output")
     plain: Row = {}
     for field in ("instruction", "input", "output", "system"):
-        # An empty answer is deliberate; null may be a lost one.
+        # An empty answer is deliberate; a null may be a lost answer.
         if field == "output" and value_of(row, names, field) is None and _has_any(row, names):
             raise BadRowError(f'"{names.get(field, field)}" is null: {NULL_ADVICE}')
         plain[field] = text_of(row, names, field)

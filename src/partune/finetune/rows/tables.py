@@ -1,6 +1,6 @@
 """Read rows from tables: text with separators (CSV, TSV), and Parquet.
 
-A cell of a text file is the text that stands there. pandas and `datasets` would read "NA" as nothing and "007" as 7.
+A cell of a text file keeps its text exactly. pandas and `datasets` would read "NA" as a missing value and "007" as 7.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from partune.finetune.rows.values import Row
 from partune.runtime.failures import one_line
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-LOOKED_AT = 20  # records from which the separator is told
+LOOKED_AT = 20  # the number of records from which the separator is inferred
 
 _limit = threading.Lock()
 
@@ -32,14 +32,14 @@ def read_text_table(text: str, path: Path, own: str) -> tuple[list[Row], str]:
     Args:
         text: The text of the file. Its first line has the names of the columns.
         path: The path of the file, for messages.
-        own: The separator that the name of the file promises. It is used if the file fits it.
+        own: The separator that the file's name suggests. It is used if it fits the file.
 
     Raises:
-        UserError: A line has other than as many fields as there are columns, a quote is not closed, or two columns
+        UserError: The number of fields in a line is not the number of columns, a quote is not closed, or two columns
             have the same name.
     """
     separator = own
-    if text[:4].lower() == "sep=" and text[5:6] in ("\n", "\r"):  # Excel's own way to tell it
+    if text[:4].lower() == "sep=" and text[5:6] in ("\n", "\r"):  # Excel's own way to state it
         separator, text = text[4], text[5:].lstrip("\r\n")
     else:
         separator = _find_separator(text, own)
@@ -128,7 +128,7 @@ def _records(text: str, path: Path, separator: str) -> Iterator[tuple[int, list[
         except csv.Error as error:
             fault = "a quote is opened there and never closed" if "end of data" in str(error) else one_line(error)
             raise UserError(f"{path}, line {start}, is not valid CSV: {fault}") from None
-        if record:  # a blank line is no record
+        if record:  # skip blank lines
             yield start, record
 
 

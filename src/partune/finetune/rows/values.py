@@ -12,7 +12,7 @@ Message = dict[str, Any]
 
 NULL_ADVICE = 'write its text ("" if there is none), or leave the row out'
 BROKEN = re.compile("[\ud800-\udfff\0]")  # halves of surrogate pairs, and NUL
-MOST_SHOWN = 12  # columns that a message names
+MOST_SHOWN = 12  # the largest number of columns that a message names
 
 
 class BadRowError(Exception):
@@ -39,7 +39,7 @@ def text_of(row: Row, names: Mapping[str, str], field: str) -> str:
         field: The format's name of the field.
 
     Raises:
-        BadRowError: The value is no text, or has a broken character.
+        BadRowError: The value is not a text, or has a broken character.
     """
     name, value = names.get(field, field), value_of(row, names, field)
     if value is not None and not isinstance(value, str):
@@ -61,12 +61,12 @@ def require(row: Row, names: Mapping[str, str], *fields: str) -> None:
 
 
 def has_value(value: Any) -> bool:
-    """Return whether a field has a value: data sets fill fields that a row lacks with nulls or empty lists."""
+    """Return whether a field has a value. Data sets have nulls or empty lists for fields that a row lacks."""
     return value is not None and not (isinstance(value, (str, list, tuple, dict)) and not value)
 
 
 def without_nulls(value: Any) -> Any:
-    """Return a value without null fields: data sets add the fields of all rows to every row."""
+    """Return a value without null fields, because data sets add the fields of all rows to every row."""
     if isinstance(value, dict):
         return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
     return [without_nulls(inner) for inner in value] if isinstance(value, (list, tuple)) else value

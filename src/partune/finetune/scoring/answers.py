@@ -29,7 +29,7 @@ def answered(
     continuations = [request for request in requests if not isinstance(request, Prompt)]
     if len(continuations) == len(requests):
         return [list(of_model) for of_model in likelihoods(continuations)]
-    # The indices of equal prompts, by their settings, and by their tokens (by their index if answers are sampled).
+    # For each settings and each different prompt, the indices of its requests. Each sampled prompt counts as different.
     groups: dict[GenerationSettings, dict[object, list[int]]] = {}
     prompts = {index: request for index, request in enumerate(requests) if isinstance(request, Prompt)}
     for index, prompt in prompts.items():

@@ -16,7 +16,7 @@ from partune.finetune.failures import TrialError
 from partune.finetune.scoring.decoding import GenerationSettings
 from partune.trial.contents import Content
 
-# A request for a likelihood, as lm-evaluation-harness defines it: (context, continuation) as text, then their tokens.
+# A request for a likelihood in lm-evaluation-harness's form: (context, continuation) as text, then the tokens of both.
 Continuation = tuple[tuple[str, str], list[int], list[int]]
 # The log-likelihood of a continuation, and whether greedy decoding would produce it.
 Likelihood = tuple[float, bool]
@@ -41,7 +41,7 @@ Request = Continuation | Prompt
 Answer = Likelihood | str  # the answer to a continuation is its likelihood; the answer to a prompt is a text
 # Takes requests; returns one model's answers.
 Answers = Callable[[Sequence[Request]], list[Answer]]
-# Takes a part's name and its requests; returns one list of answers per model.
+# Takes the name of a `scores.Part` and its requests; returns one list of answers per model.
 PackAnswers = Callable[[str, Sequence[Request]], list[list[Answer]]]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -76,16 +76,16 @@ class Task(ABC):
 
     @abstractmethod
     def span(self, item: int) -> slice:
-        """Return where an item's requests are in `requests`."""
+        """Return the slice of an item's requests in `requests`."""
 
     @property
     @abstractmethod
     def metrics(self) -> tuple[str, ...]:
-        """The metrics that have a value for each item, and a mean over items as the score. Higher is better."""
+        """The metrics whose score is a mean of values of the items. Higher is better."""
 
     @property
     @abstractmethod
-    def usual(self) -> tuple[str, ...]:
+    def default_metrics(self) -> tuple[str, ...]:
         """The metrics to try if the user names none, in order of preference."""
 
     @property
@@ -141,9 +141,9 @@ class Task(ABC):
             answers: The answers to the items' requests, in the order of the requests.
 
         Returns:
-            The values by metric, each (n,), and two arrays: LIKELIHOODS, (n, most continuations per item), unless the
-            items have none, and TEXTS, (n, most answers per item), if there are any. A value or log-likelihood is nan
-            if an item has no such metric or continuation.
+            The values by metric, each (n,), and up to two arrays: LIKELIHOODS, (n, largest number of continuations per
+            item), and TEXTS, (n, largest number of answers per item). A value or log-likelihood is nan if the item does
+            not have that metric or continuation.
 
         Raises:
             NotFiniteError: A log-likelihood is nan, or an item cannot be scored.
@@ -162,12 +162,12 @@ class Task(ABC):
     @property
     @abstractmethod
     def content(self) -> Content | None:
-        """The digest of everything in the items that scores depend on; None if the training rows' digest covers it."""
+        """The digest of all that scores depend on in the items; None if the training rows' digest includes it."""
 
     def check(self, context: int) -> None:
         """Raise UserError for an empty prompt, or a continuation that is empty or longer than the context.
 
-        A long text before the continuation is no error: it is truncated.
+        A long text before the continuation is not an error: it is truncated.
 
         Args:
             context: The model's context length in tokens.
@@ -241,7 +241,7 @@ def tokens_of(request: Request) -> Iterator[int]:
 def distinct(requests: Sequence[Continuation]) -> tuple[list[Continuation], list[int]]:
     """Return each different request (by its tokens) once, and for every given request its index among these.
 
-    Requests with the same tokens then get exactly the same likelihood. If computed twice, it could differ by rounding.
+    Requests with the same tokens then get exactly the same likelihood. Two computations could differ by rounding.
     """
     index_of: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     unique: list[Continuation] = []

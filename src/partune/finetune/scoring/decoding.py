@@ -1,9 +1,9 @@
-"""Decide how an answer is generated: which token comes next, when the answer ends, and what its text is.
+"""The rules of generation: which token comes next, when an answer ends, and what its text is.
 
 All engines generate by these rules. Without sampling, they are those of lm-evaluation-harness's HFLM for requests of
-type `generate_until`. HFLM's sampling draws from torch's generator, so an answer depends on its batch, and it takes
-`top_k` and `top_p` from transformers and from the model unless the task names them. Here, the draw for a token is a
-function of (seed, prompt, position) only, and all tokens can be drawn unless the task says otherwise.
+type `generate_until`. Sampling differs from HFLM's in two ways. HFLM draws from torch's generator, so an answer depends
+on its batch; here, the draw for a token is a function of (seed, prompt, position) only. And HFLM takes `top_k` and
+`top_p` from transformers and from the model if the task does not name them; here, all tokens can then be drawn.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class GenerationSettings:
     """How answers are generated.
 
     Attributes:
-        max_new_tokens: The largest number of tokens of an answer. A prompt may have as many tokens as the model reads,
-            less this number.
+        max_new_tokens: The largest number of tokens of an answer. Prompt and answer together must fit into the model's
+            context.
         until: Stop strings. An answer is the text before the first of them.
         temperature: The temperature of sampling; 0 always takes the most likely token (greedy decoding).
         top_p: Sample only among the most likely tokens whose probabilities add up to this number.
@@ -49,7 +49,7 @@ class GenerationSettings:
         seed: The seed of sampling.
 
     Raises:
-        UserError: A value is out of its range, or it concerns only sampling and the temperature is 0.
+        UserError: A value is out of its range, or a setting of sampling is given and the temperature is 0.
     """
 
     max_new_tokens: int = MAX_NEW_TOKENS
@@ -76,7 +76,7 @@ class GenerationSettings:
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any], seed: int = 0) -> GenerationSettings:
-        """Return the settings that a harness task means by its `generation_kwargs`.
+        """Return the settings that a harness task asks for with its `generation_kwargs`.
 
         Args:
             kwargs: The task's `generation_kwargs`.
@@ -104,7 +104,7 @@ class GenerationSettings:
         sampled = kwargs.get("do_sample")
         if sampled and temperature == 0:
             raise UserError("generation_kwargs: do_sample needs a temperature above 0")
-        if sampled is False or temperature == 0:  # as in the harness, do_sample: false overrules the others
+        if sampled is False or temperature == 0:  # as in the harness, do_sample: false turns sampling off
             temperature, top_p, top_k = 0.0, 1.0, 0
         return cls(most, until, temperature, top_p, top_k, seed)
 
@@ -156,9 +156,8 @@ def end_tokens(base: Base) -> tuple[int, ...]:
 class Ends:
     """Find the answers that end: with an end token, or with a stop string in their text.
 
-    A stop string may begin and end within tokens, and the tokens of its text may differ from those that the tokenizer
-    would make. So the text of an answer's last tokens is searched, but only after a token that could complete a stop
-    string.
+    A stop string may begin and end inside tokens, and a model may write it with other tokens than the tokenizer. So the
+    text of an answer's last tokens is searched, but only after a token that could complete a stop string.
 
     Args:
         base: The base model, whose tokenizer is used.
@@ -169,8 +168,8 @@ class Ends:
         self.tokenizer, self.tokens = base.tokenizer, end_tokens(base)
         self.strings = (*until, *_end_text(self.tokenizer, until))
         lengths = [len(self.tokenizer.encode(stop, add_special_tokens=False)) for stop in self.strings]
-        # The harness searches 2 more tokens than a stop string has. A text may also be spelled in more tokens, down to
-        # one token for each byte.
+        # The harness searches 2 more tokens than a stop string has. A model may write a text with more tokens than the
+        # tokenizer, at most one for each byte.
         self._last = 2 + max(
             (max(n, len(stop.encode())) for n, stop in zip(lengths, self.strings, strict=True)), default=0
         )
@@ -204,7 +203,7 @@ class Ends:
         return lengths
 
     def _completes(self, token: int) -> bool:
-        """Return whether a token may contain the last character of a stop string; its own text may hide spaces."""
+        """Return whether a token may contain a stop string's last character; decoded alone, it may lose a space."""
         if token not in self._completing:
             text = self.tokenizer.decode([token])
             last = {stop[-1] for stop in self.strings}
@@ -276,7 +275,7 @@ def filtered(logits: Tensor, settings: GenerationSettings) -> Tensor:
 
 
 def chooser(
-    settings: GenerationSettings, draws: Draws | None, length: int, look: Callable[[], None] = lambda: None
+    settings: GenerationSettings, draws: Draws | None, length: int, before_pass: Callable[[], None] = lambda: None
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a logits processor that makes the greedy `generate` of transformers take the token that we choose.
 
@@ -284,13 +283,13 @@ def chooser(
         settings: How answers are generated.
         draws: The draws of the answers; None without sampling.
         length: The number of tokens of each prompt, including padding.
-        look: Called before each token. It may raise an exception to interrupt the generation.
+        before_pass: Called before each token. It may raise an exception to interrupt the generation.
     """
     import torch
 
     def choose(ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores (R, V) that are 0 for the next token and minus infinity for all others."""
-        look()
+        before_pass()
         drawn = None if draws is None else draws.at(ids.shape[1] - length)
         chosen = next_tokens(scores, settings, drawn).unsqueeze(1)
         return torch.full_like(scores, -math.inf).scatter_(1, chosen, 0.0)

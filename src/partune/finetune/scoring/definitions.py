@@ -2,7 +2,8 @@
 
 lm-evaluation-harness ("the harness") defines the format of these files and builds the tasks. Files that come with the
 harness are trusted like its Python code. A local file is treated as data: it is refused if loading it would run Python
-code, and its templates are rendered in Jinja's sandbox. The setting `validation.trust_task_code` lifts both limits.
+code, and its templates are rendered in Jinja's sandbox. With the setting `validation.trust_task_code`, local files may
+run code, and their templates are rendered without the sandbox.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def load_file(path: Path, trusted: bool, harness: Callable[[], Mapping[str, Entr
     Args:
         path: The file of a task or a group.
         trusted: Whether local files may run code.
-        harness: Returns the harness's whole index (names and their entries). The call is slow, so it is made only for a
-            name that is not found otherwise.
+        harness: Returns the harness's whole index (names and their entries). The call is slow, so it is made only for
+            names that are not found in faster ways.
 
     Returns:
         The name of the task or group, and the result of the harness's `TaskManager.load`.
@@ -107,7 +108,7 @@ def load_file(path: Path, trusted: bool, harness: Callable[[], Mapping[str, Entr
 
 
 class _Members:
-    """Finds, reads and checks the members of a group, so that the harness can build the group from an index.
+    """Find, read and check the members of a group, so that the harness can build the group from an index.
 
     Args:
         index: The tasks defined in the group's folder, by name. Members found among the harness's tasks are added.
@@ -271,9 +272,8 @@ def _functions_refused() -> Iterator[None]:
     import yaml
     from lm_eval.tasks import _yaml_loader
 
-    # The harness imports the function that `!function` names while it reads the file. The harness's
-    # loader is replaced, so that the tag is refused where the function would be imported. A separate check of the file
-    # beforehand could parse it differently.
+    # The harness imports the function that `!function` names while it reads the file. Its loader is replaced by one
+    # that refuses the tag at this point. A separate check before loading could parse the file differently.
     make_loader = _yaml_loader._make_loader
 
     def refuse(_: Any, *parts: Any) -> Any:

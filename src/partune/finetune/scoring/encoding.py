@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def request_encoder(base: Base) -> Callable[..., list[list[Request]]]:
-    """Return a function that turns each request of the harness into one or more of ours.
+    """Return a function that turns each request of the harness into one or more requests of partune.
 
     A rolling likelihood becomes one request per context window. A generation with `repeats` becomes one request per
     repeat. The function takes the requests and, optionally, entries of `generation_kwargs` that replace the tasks' own.
@@ -50,7 +50,7 @@ def request_encoder(base: Base) -> Callable[..., list[list[Request]]]:
         return Prompt(text, tuple(prompts([text])[0]), settings)
 
     def encode(instances: list[Instance], changes: Mapping[str, Any] | None = None) -> list[list[Request]]:
-        """Return our requests for each request of the harness."""
+        """Return partune's requests for each request of the harness."""
         simple = [instance for instance in instances if instance.request_type == "loglikelihood"]
         continuations = iter(likelihoods(simple) if simple else [])
         found: list[list[Request]] = []

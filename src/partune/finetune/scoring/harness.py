@@ -36,7 +36,7 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
             tokenizer=copied(base.tokenizer),
             max_length=base.context,
             batch_size=batch_size,
-            softmax_dtype="float32",  # summed in bf16, different choices could get equal log-likelihoods
+            softmax_dtype="float32",  # in bf16, different choices could get equal log-likelihoods
         )
 
     frequencies_at = frequencies(base.model.config)

@@ -58,10 +58,10 @@ def harness_answers(base: Base, batch_size: int) -> Answers:
 def harness_generation(base: Base, batch_size: int) -> GenerateTexts:
     """Return a function that generates answers through the harness's HFLM.
 
-    Each call uses the adapter that is on the base model at that time. HFLM generates until the last answer of a batch
-    has ended. Text after an answer's own end is cut, so an answer does not depend on its batch. Prompts of different
-    lengths share no batch if the padding could change an answer. With sampling, every prompt is a batch of its own,
-    whose tokens are drawn by our rule.
+    Each call uses the adapter that is on the base model at that time. No answer depends on the other prompts of its
+    batch. HFLM generates until the last answer of a batch has ended, so the text after an answer's own end is cut.
+    Prompts of different lengths share no batch if the padding could change an answer. With sampling, every prompt is a
+    batch of its own, and its tokens are drawn by the rule of `decoding`.
 
     Args:
         base: The base model.
@@ -101,7 +101,7 @@ def harness_generation(base: Base, batch_size: int) -> GenerateTexts:
 
 
 def _generator_class(base: Base) -> type[Any]:
-    """Return a subclass of HFLM whose answers do not depend on the rest of their batch."""
+    """Return a subclass of HFLM whose answers do not depend on the other prompts of their batch."""
     encoding: Any = encoding_class(base)
 
     class Generator(encoding):  # type: ignore[misc]
@@ -110,7 +110,7 @@ def _generator_class(base: Base) -> type[Any]:
         choosing: Callable[[int], Callable[[Tensor, Tensor], Tensor]] | None = None
 
         def tok_encode(self, string: str, *arguments: Any, **options: Any) -> list[int]:
-            """Return a prompt's tokens; HFLM is given its number as the text."""
+            """Return a prompt's tokens. In place of the prompt's text, HFLM has received the prompt's number."""
             return self.prompts[string]
 
         def tok_batch_encode(

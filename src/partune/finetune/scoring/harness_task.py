@@ -48,7 +48,7 @@ class Query(NamedTuple):
 
     Attributes:
         kind: The type of the request: the likelihood of a continuation, that of a whole text, or an answer.
-        requests: The number of our requests: windows of a whole text, or samples of an answer.
+        requests: The number of partune's requests: windows of a whole text, or samples of an answer.
     """
 
     kind: Kind
@@ -57,7 +57,7 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """One document of a task and its requests: one per choice, then any others.
+    """One document of a task and its requests: first one for each choice, then any others.
 
     Attributes:
         leaf: The index of the document's subtask.
@@ -105,7 +105,7 @@ class HarnessTask(Task):
         return len(self.items)
 
     def span(self, item: int) -> slice:
-        """Return where an item's requests are in `requests`."""
+        """Return the slice of an item's requests in `requests`."""
         return self.items[item].requests
 
     @cached_property
@@ -115,12 +115,12 @@ class HarnessTask(Task):
         return (*common, *(CONTINUOUS if all(item.choices for item in self.items) else ()))
 
     @property
-    def usual(self) -> tuple[str, ...]:
+    def default_metrics(self) -> tuple[str, ...]:
         """The harness's accuracies, and then the metrics in the order of the task's file."""
         return (*ACCURACIES, *(metric for metric in self.metrics if metric not in CONTINUOUS))
 
     def described(self, metric: str) -> Mapping[str, Any]:
-        """Return the entry that has reports show the score of a perplexity as a loss."""
+        """Return the entry that makes reports show the score of a perplexity as a loss."""
         return {"shown_as": LOSSES[metric.partition(",")[0]]} if metric.partition(",")[0] in LOSSES else {}
 
     @cached_property
@@ -140,12 +140,12 @@ class HarnessTask(Task):
     def weighs_by_size(self, metric: str) -> bool:
         """Return whether subtasks are weighted by their number of items for a metric.
 
-        A metric that the group's file does not name is weighted by size, unless the file weights none so.
+        A metric that the group's file does not name is weighted by size, unless the file weights all others equally.
         """
         return self.by_size.get(metric, not self.by_size or any(self.by_size.values()))
 
     def texts(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Return the text of each item that the model reads, without solved examples, and the texts of its document."""
+        """Return the prompt of each item, without solved examples, and the texts of its document."""
         found = []
         with rendering(self.trusted):
             for item in self.items:
@@ -195,7 +195,7 @@ class HarnessTask(Task):
         if min(len(search), len(verdict)) < MIN_ITEMS:
             raise UserError(
                 f"task {self.name} has {len(scorable)} items, which is too few: {len(search)} would score trials and "
-                f"{len(verdict)} kept for the verdict, and each needs at least {MIN_ITEMS}; "
+                f"{len(verdict)} be kept for the verdict, and each needs at least {MIN_ITEMS}; "
                 "raise `--limit`, change `--verdict-share`, or use a larger task"
             )
         return np.sort(np.array(search, np.int64)), np.sort(np.array(verdict, np.int64))
@@ -245,7 +245,7 @@ class HarnessTask(Task):
             start += count
         likelihoods = _table([_likelihoods(item, of_item) for item, of_item in zip(chosen, replies, strict=True)])
         for row, item in enumerate(chosen):
-            # Accuracy would hide this: argmax returns the index of nan.
+            # Accuracy would hide a nan, because argmax returns its index.
             if np.isnan(_likelihoods(item, replies[row])).any():
                 raise NotFiniteError(f"the model's log-likelihoods are not finite ({self.label(indices[row])})")
         for number in sorted({item.leaf for item in chosen}):
@@ -316,7 +316,7 @@ class HarnessTask(Task):
         means, errors = [mean for mean, _ in pairs], [error for _, error in pairs]
         if len(pairs) == 1:
             return pairs[0]
-        if min(sizes) < 2:  # such a leaf has no standard error of its own, so that of all items together is taken
+        if min(sizes) < 2:  # a leaf with one item has no standard error, so use that of all items together
             shares = self.weights(indices, metric)[known]
             error = weighted_mean(values[known], shares / shares.sum())[1]
             return (float(np.average(means, weights=sizes if self.weighs_by_size(metric) else None)), error)
@@ -366,7 +366,7 @@ class HarnessTask(Task):
         return Content(digest(*parts), f"{len(self.items)} items")
 
     def is_share(self, metric: str) -> bool:
-        """Return whether the values of a metric are shares, as far as its kind tells it."""
+        """Return whether the values of a metric are shares, as far as the kind of metric shows it."""
         return all(metric in known and known[metric].is_mean for known in self.defined)
 
 

@@ -1,6 +1,6 @@
-"""Say which metrics a task of lm-evaluation-harness ("the harness") defines, as one number for each item.
+"""Define the metrics of tasks of lm-evaluation-harness ("the harness") as one value for each item.
 
-partune compares models item by item, so a metric needs a value for each item, and the score is their mean.
+partune compares models item by item, so a metric needs a value for each item. The score is the mean of these values.
 Higher is better for all values:
 
     a metric whose score is a mean          the task's own value of the item
@@ -15,8 +15,8 @@ change of the model:
     loss     the log-likelihood of the right choice per token (nats), which is minus the usual loss; mean over items
     margin   tanh(m / 2), where m is the log-likelihood of the right choice minus that of the best wrong one (nats).
              If p and q are the two likelihoods, this is (p - q) / (p + q), in (-1, 1). It is positive only if `acc`
-             counts the item as right, and 0 if a wrong choice is as likely. It is bounded, so that no single item
-             outweighs the others.
+             counts the item as right, and 0 if a wrong choice is as likely. Its bounds keep single items from
+             outweighing the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 ACCURACIES = ("acc_norm", "acc")
 CONTINUOUS = ("loss", "margin")
-# What users read instead of these metrics: minus the score, under this name (`partune.trial.goals`).
+# Reports show minus the score of these metrics, under these names (`partune.trial.goals`).
 LOSSES = {
     "perplexity": "loss per item",
     "word_perplexity": "loss per word",
@@ -72,7 +72,7 @@ class Metric:
 
     @property
     def weighted(self) -> bool:
-        """Whether an item's value is a mean over its words or bytes, whose number is its weight."""
+        """Whether an item's value is a mean over its words or bytes, and their number is the item's weight."""
         return name_of(self.aggregation) in ("weighted_perplexity", "bits_per_byte")
 
     def value(self, raw: Any) -> float:
@@ -137,6 +137,6 @@ def continuous(gold: Sequence[int], likelihoods: Floats, tokens: Sequence[int]) 
     if not gold:
         return math.nan, math.nan
     best = max(gold, key=lambda i: float(likelihoods[i]))
-    # tanh bounds the margin, so that an item on which the model is very sure cannot outweigh all others.
+
     margin = math.tanh(float(likelihoods[best] - np.asarray(likelihoods)[wrong].max()) / 2) if wrong else math.nan
     return float(likelihoods[best]) / tokens[best], margin

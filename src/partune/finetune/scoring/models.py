@@ -22,7 +22,7 @@ from partune.finetune.scoring.scores import (
     Part,
     Scorer,
     Scores,
-    check_apart,
+    check_distinct_tasks,
     check_first_token,
     check_flags,
     choose_metrics,
@@ -44,7 +44,7 @@ PLAIN = {
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
     "bias", "init_lora_weights", "megatron_core", "qalora_group_size", "loftq_config", "runtime_config",
 }  # fmt: skip
-# Ways to begin an adapter in which PEFT subtracts it from the base model's weights, also when it loads the adapter.
+# Initialisations with which PEFT subtracts the initial adapter from the base model's weights, also when it loads it.
 SUBTRACTED = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
@@ -76,19 +76,19 @@ class Asked:
 
 
 class WholeScorer(Scorer):
-    """Scores models on all items of tasks.
+    """Score models on all items of tasks.
 
     Args:
         base: The base model, whose tokenizer and context length are used.
         tasks: The tasks.
-        metric: The metric; None for that which each task is usually scored by.
+        metric: The metric; None for the default metric of each task.
 
     Raises:
-        UserError: A task lacks the metric, or is there twice.
+        UserError: A task lacks the metric, or is named twice.
     """
 
     def __init__(self, base: Base, tasks: Sequence[Task], metric: str | None) -> None:
-        check_apart(tasks, [])
+        check_distinct_tasks(tasks, [])
         for task in tasks:
             task.check(base.context)
         self.tasks, self.context, self.rungs = tuple(tasks), base.context, []
@@ -107,8 +107,8 @@ class Scored:
     Attributes:
         scores: The scores, and the results of single items.
         metrics: The metric of each task.
-        groups: The tasks that consist of several.
-        rows: The digest of the rows as the model reads them; empty if none were scored by their loss.
+        groups: The tasks that are groups of tasks.
+        rows: The digest of the rows' tokens; empty if no rows were scored by their loss.
     """
 
     scores: Scores
@@ -133,7 +133,7 @@ def score_models(candidates: Sequence[Candidate], asked: Asked, dtype: str, devi
     from partune.finetune.data import find_files
     from partune.finetune.scoring.definitions import check_file
 
-    # Names and files first, because a large model takes minutes to load.
+    # Check names and files first, because a large model takes minutes to load.
     for candidate in candidates:
         check_exists(candidate.model)
         if candidate.adapter is not None:
@@ -171,7 +171,7 @@ def _score(model: config.Model, candidates: Sequence[Candidate], asked: Asked, d
 
 
 def _scorer(base: Base, asked: Asked) -> WholeScorer:
-    """Load what is asked, tokenised for a model."""
+    """Load the tasks or rows, tokenised for a model."""
     from partune.finetune.scoring.base import tokens_of
     from partune.finetune.scoring.encoding import request_encoder
     from partune.finetune.scoring.tasks import Loader
@@ -197,14 +197,16 @@ def _scorer(base: Base, asked: Asked) -> WholeScorer:
 
 
 def _rows(base: Base, data: config.Data, validation: config.Validation) -> ValidationRows:
-    """Return rows as a task: their labels if their answers are labels, otherwise their loss, or as the metric says."""
+    """Return rows as a task with the metric; by default, accuracy if their answers are labels, otherwise loss."""
     from partune.finetune.data import tokenise
+    from partune.finetune.rows.files import read
     from partune.finetune.scoring.held_out import HeldOut
     from partune.finetune.scoring.row_answers import Function
     from partune.finetune.scoring.row_labels import METRICS, evident_labels, require_labels
 
     metric = validation.metric
-    rows = tokenise(data, base.tokenizer)
+    source = read(data)
+    rows = tokenise(data, base.tokenizer, source)
     labels = evident_labels(rows, base.tokenizer) if metric is None else None
     if metric in METRICS:
         labels = require_labels(data.path, str(metric), rows)
@@ -214,12 +216,12 @@ def _rows(base: Base, data: config.Data, validation: config.Validation) -> Valid
         config.check_metric(validation)
     except ValueError as error:
         raise UserError(str(error)) from None
-    function = Function.of(str(metric), data) if validation.rows_generate and ":" in str(metric) else None
+    function = Function.of(str(metric), source.rows) if validation.rows_generate and ":" in str(metric) else None
     return HeldOut(rows, rows, labels, True, function).task(data, validation, base)
 
 
 def _answered(base: Base, scorer: WholeScorer, folders: Sequence[Path | None]) -> list[Scores | Exception]:
-    """Return the scores of the base model (None) and of adapters on it; an exception for one that has no score."""
+    """Return the scores of the base model (None) and of adapters on it, or an exception for a model without a score."""
     from partune.finetune import adapter as adapters
     from partune.finetune.scoring.base import NotFiniteError
 
@@ -297,7 +299,7 @@ def _in_one_pack(
             pack = carrying.loaded(held)
             scores = scorer.score_all(lambda name, requests: answering.answers(name, requests, carrying, pack), ALL)
             return dict(zip(read, scores, strict=True))
-    except UserError:  # PEFT may still load them, or says why it does not
+    except UserError:  # PEFT loads them one by one, or says why it cannot
         return {}
 
 

@@ -1,14 +1,15 @@
 """Score models by the answers that they generate to the prompts of validation rows.
 
-A row's reference is its answer; in a conversation, the last trained one. Each metric is one number per row:
+A row's reference is its answer; in a conversation, the last answer that is trained on. Each metric is one number per
+row:
 
-    exact_match   1 if the answer is the reference, apart from white space around them, otherwise 0
+    exact_match   1 if the answer is the reference, without the white space around both, otherwise 0
     f1            the F-measure of the words that answer and reference share (ROUGE-1)
     rougeL        the F-measure of their longest common subsequence of words (ROUGE-L; Lin 2004)
     a function    what the user's own function returns; higher must be better
 
-Words are runs of letters and digits; case does not count. In English, these are the words of Google's rouge-score,
-which knows no other letters. In scripts without spaces, each character is a word.
+Words are runs of letters and digits of any script; case is ignored. In scripts without spaces, each character is a
+word. In English, these are the words of Google's rouge-score, which ignores all letters but English ones.
 """
 
 from __future__ import annotations
@@ -22,10 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from partune import config
 from partune.errors import UserError
 from partune.finetune.data import Examples, Row
-from partune.finetune.rows.files import read
 from partune.finetune.scoring.base import (
     Answer,
     Arrays,
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from partune.finetune.model import Base
 
 ROOM = 1.25  # the token limit of answers, relative to the longest reference
-MARK = 16  # the largest number of tokens of the text that ends an answer
+MARK = 16  # the largest number of tokens of the text with which a chat template ends an answer
 ROUGE = {"f1": "rouge1", "rougeL": "rougeL"}
 
 
@@ -69,12 +68,12 @@ class Function:
     rows: Mapping[int, Row]
 
     @classmethod
-    def of(cls, name: str, data: config.Data) -> Function:
-        """Load a function, and read the rows that it will be given.
+    def of(cls, name: str, rows: Sequence[Row]) -> Function:
+        """Load a function.
 
         Args:
             name: The function's name, package.module:function.
-            data: The section `data` of the validation rows.
+            rows: The validation rows, as read from the file.
 
         Raises:
             UserError: There is no such function, or it does not take a row and an answer.
@@ -86,7 +85,7 @@ class Function:
             raise UserError(f"metric {name} must be a function of two arguments, a row and an answer") from None
         except ValueError:  # a C function may have no signature
             pass
-        return cls(name, function, dict(enumerate(read(data).rows, 1)))
+        return cls(name, function, dict(enumerate(rows, 1)))
 
     @property
     def takes_all(self) -> bool:
@@ -98,7 +97,7 @@ class Function:
 
     @property
     def source(self) -> str:
-        """The code of the function's module, whose other functions it may call; empty if it cannot be read."""
+        """The code of the function's module, because it may call other functions there; empty if it cannot be read."""
         try:
             return inspect.getsource(inspect.getmodule(self.function) or self.function)
         except (OSError, TypeError):
@@ -159,7 +158,7 @@ class RowAnswers(ValidationRows):
         changes: Generation settings that the user gave, by the names of the harness's `generation_kwargs`.
         metric: The metric: one of `config.ANSWER_METRICS`, or the name of the function.
         function: The user's function that scores answers; None if there is none.
-        apart: Whether the rows come from their own file, not from the training data.
+        own_file: Whether the rows come from their own file, not from the training data.
 
     Raises:
         UserError: A row has no prompt, or the answers do not fit into the model's context.
@@ -172,12 +171,12 @@ class RowAnswers(ValidationRows):
         changes: Mapping[str, Any],
         metric: str = "exact_match",
         function: Function | None = None,
-        apart: bool = False,
+        own_file: bool = False,
     ) -> None:
         kept = _answered(examples)
         lost = len(set(examples.numbers.tolist())) - len(kept)
         chosen = dataclasses.replace(examples.select(kept), untrainable=examples.untrainable + lost)
-        super().__init__(chosen, apart)
+        super().__init__(chosen, own_file)
         self.function, self._metric = function, metric if function is None else function.name
         rows = [chosen.example(i) for i in range(len(chosen))]
         spans = [stretches(trained)[-1] for _, trained in rows]
@@ -198,16 +197,16 @@ class RowAnswers(ValidationRows):
         )
 
     def span(self, item: int) -> slice:
-        """Return where a row's request is in `requests`."""
+        """Return the slice of a row's request in `requests`."""
         return slice(item, item + 1)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Exact match, and the metric that was asked for. The others are not computed, because ROUGE takes long."""
+        """Exact match, and the metric that was asked for. No others are computed, because ROUGE is slow."""
         return tuple(dict.fromkeys(["exact_match", self._metric]))
 
     @property
-    def usual(self) -> tuple[str, ...]:
+    def default_metrics(self) -> tuple[str, ...]:
         """The metric that was asked for."""
         return (self._metric,)
 
@@ -252,8 +251,8 @@ class RowAnswers(ValidationRows):
 
     @property
     def content(self) -> Content | None:
-        """The digest of the rows, unless they are from the training data, and of what the user's function reads."""
-        parts: list[Any] = [self.examples.digest] if self.apart else []
+        """The digest of the rows, unless they are from the training data, and of the user's function and its rows."""
+        parts: list[Any] = [self.examples.digest] if self.own_file else []
         if self.function is not None:
             parts += [self.function.source, *(repr(self.function.rows[int(n)]) for n in self.examples.numbers)]
         what = f"{len(self)} rows" if self.function is None else f"{len(self)} rows, and metric {self.function.name}"
@@ -261,7 +260,7 @@ class RowAnswers(ValidationRows):
 
 
 def _answered(examples: Examples) -> Ints:
-    """Return the indices of the last example of each row with a trained answer, ascending."""
+    """Return, for each row with trained answers, the index of its last example with one; ascending."""
     last = {}
     for i, number in enumerate(examples.numbers.tolist()):
         if examples.example(i)[1].any():
@@ -272,8 +271,8 @@ def _answered(examples: Examples) -> Ints:
 def end_mark(base: Base, answers: Sequence[Sequence[int]]) -> str:
     """Return the text with which a chat template ends each answer; empty if answers end with an end token.
 
-    A model that was trained on such answers writes this text at the end of its own, and it may not be the model's end
-    of sequence: base models of Qwen2.5 know <|endoftext|>, and ChatML ends a message with <|im_end|>.
+    A model trained on such answers ends its own answers with this text, which may not be the model's end of sequence:
+    for base models of Qwen2.5 that is <|endoftext|>, but ChatML ends a message with <|im_end|>.
 
     Args:
         base: The base model.

@@ -1,7 +1,7 @@
-"""Score models by the labels that they give to validation rows: classification data, whose answers are few.
+"""Score models by the labels that they give to validation rows: data with few different answers (classification).
 
-A model's label for a row is the answer with the largest likelihood after the row's own training prompt. Answers include
-the token that ends them, so that a short label gains nothing over a longer one that begins with it. The metrics are
+A model's label for a row is the label with the largest likelihood after the row's training prompt. Labels include the
+token that ends an answer, so that a short label has no advantage over a longer one that begins with it. The metrics are
 
     acc      1 if the likeliest label is the row's, otherwise 0
     margin   tanh(m / 2), where m is the log-likelihood of the row's label minus that of the likeliest other label
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 METRICS = ("acc", "margin")
 MOST = 100  # the largest number of labels
 LEAST = 2  # the smallest number of rows per label, on average
-# Stricter limits if nobody said that answers are labels: rows per label, words per label.
+# Stricter limits if the user has not said that answers are labels: rows per label, words per label.
 SURE, SHORT = 10, 6
 
 
@@ -56,7 +56,7 @@ class Labels:
 
     @classmethod
     def of(cls, examples: Examples, least: int = LEAST) -> Labels | None:
-        """Return the labels of examples; None if they are not labels: see MOST and `least`.
+        """Return the labels of examples; None if the different answers are too many or too few to be labels.
 
         Args:
             examples: The examples at full length.
@@ -71,7 +71,7 @@ class Labels:
         return cls(known, _label_indices(answers, known))
 
     def among(self, examples: Examples) -> Labels | None:
-        """Return these labels for other examples; None if an answer is not one of these."""
+        """Return these labels for other examples; None if one of their answers is not among these labels."""
         answers = _answers(examples)
         if answers is None or not set(answers) <= set(self.answers):
             return None
@@ -99,11 +99,11 @@ class RowLabels(ValidationRows):
         examples: The rows at full length.
         labels: The labels, with that of each row.
         names: The texts of the labels.
-        apart: Whether the rows come from their own file, not from the training data.
+        own_file: Whether the rows come from their own file, not from the training data.
     """
 
-    def __init__(self, examples: Examples, labels: Labels, names: Sequence[str], apart: bool = False) -> None:
-        super().__init__(examples, apart, labels.of_rows)
+    def __init__(self, examples: Examples, labels: Labels, names: Sequence[str], own_file: bool = False) -> None:
+        super().__init__(examples, own_file, labels.of_rows)
         self.labels, self.names = labels, tuple(names)
         requests: list[Continuation] = []
         for i in range(len(examples)):
@@ -113,7 +113,7 @@ class RowLabels(ValidationRows):
         self.requests = tuple(requests)
 
     def span(self, item: int) -> slice:
-        """Return where a row's requests are in `requests`: one for each label."""
+        """Return the slice of a row's requests in `requests`: one for each label."""
         count = len(self.labels.answers)
         return slice(item * count, (item + 1) * count)
 
@@ -123,7 +123,7 @@ class RowLabels(ValidationRows):
         return METRICS
 
     @property
-    def usual(self) -> tuple[str, ...]:
+    def default_metrics(self) -> tuple[str, ...]:
         """Accuracy."""
         return METRICS
 
@@ -176,9 +176,9 @@ def _label_indices(answers: Sequence[tuple[int, ...]], known: Sequence[tuple[int
 
 
 def evident_labels(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> Labels | None:
-    """Return the labels of examples whose answers are few and short; None if they may not be labels.
+    """Return the labels of examples whose answers are few and short; None if the answers may be something else.
 
-    Rows of the format `label` say that their answers are labels, so these may be rare and long.
+    Answers of rows of the format `label` are always labels, so they may be rare and long.
 
     Args:
         examples: The examples at full length.

@@ -1,8 +1,8 @@
 """Score models by the loss of validation rows.
 
-The score is minus the loss: the mean log-likelihood per trained token (nats) over all trained tokens of the rows, so
-that higher is better. Each row is an item whose value is its mean per token, and whose weight is its share of the
-tokens. A row asks one request per trained stretch of tokens: its answer, or each answer of a conversation.
+The score is minus the loss, so that higher is better: the mean log-likelihood (nats) over all trained tokens of the
+rows. Each row is an item. Its value is the mean over its trained tokens, and its weight is its share of all trained
+tokens. A row has one request for each unbroken run of trained tokens: its answer, or each answer of a conversation.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class RowLosses(ValidationRows):
 
     Args:
         examples: The rows, cut to the length that is scored.
-        apart: Whether the rows are from a file of their own, instead of from the training data.
+        own_file: Whether the rows are from a file of their own, instead of from the training data.
     """
 
-    def __init__(self, examples: Examples, apart: bool = False) -> None:
-        super().__init__(examples, apart)
+    def __init__(self, examples: Examples, own_file: bool = False) -> None:
+        super().__init__(examples, own_file)
         requests: list[Continuation] = []
         self._spans: list[slice] = []
         for i in range(len(examples)):
@@ -50,7 +50,7 @@ class RowLosses(ValidationRows):
         self.requests = tuple(requests)
 
     def span(self, item: int) -> slice:
-        """Return where a row's requests are in `requests`."""
+        """Return the slice of a row's requests in `requests`."""
         return self._spans[item]
 
     @property
@@ -59,12 +59,12 @@ class RowLosses(ValidationRows):
         return (LOSS,)
 
     @property
-    def usual(self) -> tuple[str, ...]:
+    def default_metrics(self) -> tuple[str, ...]:
         """Minus the loss."""
         return (LOSS,)
 
     def described(self, metric: str) -> Mapping[str, Any]:
-        """Return the entry by which users read the score as a loss."""
+        """Return the entry that makes reports show the score as a loss."""
         return {"shown_as": LOSS}
 
     def weights(self, indices: Ints, metric: str = LOSS) -> Floats:
@@ -74,7 +74,7 @@ class RowLosses(ValidationRows):
         return shares
 
     def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Arrays]:
-        """Return minus the loss of each row, and the log-likelihoods of its stretches."""
+        """Return minus the loss of each row, and the log-likelihoods of its runs of trained tokens."""
         spans = [self._spans[i] for i in indices]
         counts = np.array([span.stop - span.start for span in spans])
         likelihoods = np.full((len(spans), int(counts.max())), np.nan)
@@ -92,6 +92,6 @@ class RowLosses(ValidationRows):
 
 
 def stretches(trained: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> list[tuple[int, int]]:
-    """Return the beginning and the end of each unbroken stretch of trained tokens."""
+    """Return the beginning and the end of each unbroken run of trained tokens."""
     edges = np.flatnonzero(np.diff(trained.astype(np.int8), prepend=0, append=0))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

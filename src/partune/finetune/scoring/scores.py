@@ -1,7 +1,7 @@
 """Score models on parts of the tasks' items: search, rung, verdict and test items.
 
-The scores are computed from answers to requests, which are log-likelihoods and generated texts. They come from
-lm-evaluation-harness ("the harness"), or from a pack of trials that share one base model.
+Scores are computed from a model's answers to requests: log-likelihoods and generated texts. The answers are computed by
+lm-evaluation-harness ("the harness"), or by a pack of trials that share one base model.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ from partune.trial.names import ItemSet, ResultName, stderr_name
 
 RUNG_SHARE = 0.25  # the share of a task's search items that is scored at a rung (an early-stopping point)
 RUNG_ITEMS = 64  # the fewest items to score at a rung, if the task has that many search items
-SAMPLES, LONGEST = 8, 2000  # verdict items per task whose answers the report shows; most characters per text
-HANDFUL = 8  # the number of items per task whose log-likelihoods are compared to tell whether two models are the same
+SAMPLES, LONGEST = 8, 2000  # the report shows the answers to this many verdict items per task, cut to these characters
+FIRST_ITEMS = (
+    8  # the number of items per task whose log-likelihoods are compared to tell whether two models are the same
+)
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ class Scorer:
         if rows is not None:
             tasks.append(rows)
         check_flags(validation, tasks, tests)
-        # Check now everything that could fail later: a study must not learn at its verdict that a test has no score.
-        check_apart(tasks, tests)
+        # Check everything now, so that a study does not fail at its verdict because a test task has no score.
+        check_distinct_tasks(tasks, tests)
         for task in (*tasks, *tests):
             task.check(base.context)
         self.tasks = (*tasks, *tests)
@@ -157,7 +159,7 @@ class Scorer:
         self.rungs: list[Part] = []
         for task, metric in zip(tasks, chosen, strict=True):
             search, verdict = task.split(seed, validation.verdict_share, metric)
-            # All trials share a rung's items so that they compare, and the items are few because every trial pays.
+            # All trials share a rung's items, so that they can be compared. Few items keep every trial's cost low.
             count = max(round(RUNG_SHARE * len(search)), min(RUNG_ITEMS, len(search)))
             rung = np.sort(np.random.default_rng([seed, len(search), count]).permutation(search)[:count])
             self.parts.append(Part(ItemSet.SEARCH, task, search, metric))
@@ -240,15 +242,17 @@ class Scorer:
         score, stderr = means.get(ItemSet.SEARCH, means.get(ItemSet.RUNG, (None, None)))
         return Scores(named, items, score, stderr)
 
-    def handful(self, answers: Answers) -> Arrays:
-        """Return the arrays of a model's answers to the first HANDFUL search items of each task.
+    def score_first_items(self, answers: Answers) -> Arrays:
+        """Return the arrays of a model's answers to the first FIRST_ITEMS search items of each task.
 
         The names are those of `Scores.items`.
 
         Raises:
             NotFiniteError: A log-likelihood is not finite, or an item has no score.
         """
-        parts = [replace(part, indices=part.indices[:HANDFUL]) for part in self.parts if part.name is ItemSet.SEARCH]
+        parts = [
+            replace(part, indices=part.indices[:FIRST_ITEMS]) for part in self.parts if part.name is ItemSet.SEARCH
+        ]
         return {
             str(part.result(what)): array
             for part in parts
@@ -304,7 +308,7 @@ class Scorer:
         return len(context) + len(continuation) > self.context + 1
 
 
-def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
+def check_distinct_tasks(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
     """Raise UserError if two tasks share a subtask or a name.
 
     A validation task and a test task may have the same name, but no subtask in common.
@@ -347,7 +351,7 @@ def check_flags(validation: config.Validation, tasks: Sequence[Task], tests: Seq
 
 
 def check_first_token(base: Base) -> None:
-    """Raise UserError if the tokenizer has neither BOS nor EOS: the harness puts one before a text without context."""
+    """Raise UserError if the tokenizer has neither BOS nor EOS; the harness puts one before a text without context."""
     if base.tokenizer.bos_token_id is None and base.tokenizer.eos_token_id is None:
         raise UserError(
             "the tokenizer has neither a BOS nor an EOS token, and scoring needs one to begin a text with; "
@@ -358,14 +362,14 @@ def check_first_token(base: Base) -> None:
 def choose_metrics(tasks: Sequence[Task], wanted: str | None, preferred: Sequence[str] = ()) -> list[str]:
     """Return the metric by which each task is scored.
 
-    If none is wanted, take the first preferred or usual metric that all tasks have. If they have none in common, each
-    task is scored by its own first usual metric, such as the accuracy of choices and the exact match of answers.
+    If none is wanted, take the first preferred or default metric that all tasks have. If they have none in common, each
+    task is scored by its own first default metric, such as accuracy for choices and exact match for answers.
 
     Args:
         tasks: The tasks.
         wanted: The metric that the user asked for. If a task filters answers in several ways, a metric without a
             filter's name means that of the task's first filter.
-        preferred: Metrics to try before the usual ones.
+        preferred: Metrics to try before the defaults.
 
     Raises:
         UserError: A task lacks the wanted metric, or the tasks' own metrics have different scales.
@@ -373,15 +377,15 @@ def choose_metrics(tasks: Sequence[Task], wanted: str | None, preferred: Sequenc
     if wanted is not None:
         return [_named(task, wanted) for task in tasks]
     common = [metric for metric in tasks[0].metrics if all(metric in task.metrics for task in tasks)]
-    for metric in (*preferred, *tasks[0].usual):
+    for metric in (*preferred, *tasks[0].default_metrics):
         if metric in common:
             return [metric] * len(tasks)
     own = []
     for task in tasks:
-        if (usual := next((metric for metric in task.usual if metric in task.metrics), None)) is None:
+        if (default := next((metric for metric in task.default_metrics if metric in task.metrics), None)) is None:
             known = ", ".join(task.metrics)
             raise UserError(f"task {task.name} has no accuracy; choose its metric with `--metric`: {known}")
-        own.append(usual)
+        own.append(default)
     if not all(task.is_share(metric) for task, metric in zip(tasks, own, strict=True)):
         pairs = ", ".join(f"{task.name} by {metric}" for task, metric in zip(tasks, own, strict=True))
         raise UserError(f"a mean of scores with different scales is meaningless ({pairs}): use tasks of one kind")
@@ -397,7 +401,7 @@ def _named(task: Task, wanted: str) -> str:
 
 
 def results(part: Part, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Arrays]:
-    """Return the per-item values of all metrics, and what the model answered, as `Task.values` does.
+    """Return the per-item values of all metrics and the arrays for the record, as `Task.values` does.
 
     Args:
         part: The part.

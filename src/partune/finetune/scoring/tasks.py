@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task as Leaf
     from lm_eval.tasks import TaskManager
 
-# A function that tokenises the harness's requests: each becomes one of ours, or several.
+# A function that tokenises the harness's requests: each becomes one or more requests of partune.
 Encode = Callable[["list[Instance]"], list[list[Request]]]
 
 TYPES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
@@ -48,7 +48,7 @@ class ItemError(Exception):
 
 
 class Loader:
-    """Finds and builds tasks; builds the harness's index, which is slow, only if a task is not found otherwise."""
+    """Find and build tasks; build the harness's index, which is slow, only for a task that is not found otherwise."""
 
     def __init__(self) -> None:
         self._task_manager: TaskManager | None = None
@@ -95,7 +95,7 @@ class Loader:
         if not task.metrics:
             raise UserError(
                 f"task {name} has no metric {'in all subtasks ' if len(leaves) > 1 else ''}with a value for each "
-                "item of which more is better, so that nothing can be compared"
+                "item, of which higher is better, so models cannot be compared on it"
             )
         return task
 
@@ -140,7 +140,7 @@ class Loader:
 def _why_not_loaded(name: str, error: Exception) -> str:
     """Return the message for an error that the harness raised while it built a task.
 
-    The harness reads a task's first document when it builds the task, so that document may be at fault.
+    The harness reads a task's first document when it builds the task, so the error may be in that document.
     """
     from lm_eval.api.task import Task as Leaf
 
@@ -209,9 +209,9 @@ def _set_fewshot(leaf: Leaf, fewshot: int | None) -> None:
 def _items(leaves: Sequence[Leaf], encode: Encode, shipped: bool) -> tuple[list[Item], list[Request]]:
     """Return the items and the tokenised requests of all leaves.
 
-    If the answer of an item names none of its choices, that is an error in a task file of the user. Two kinds of item
-    are left without a right choice instead: those of harness tasks, which the user cannot correct, and those of tasks
-    with their own `process_results`, which need none.
+    An item whose answer names none of its choices is an error in the user's task file. Items of two kinds of task are
+    kept without a right choice instead: those of harness tasks, which the user cannot correct, and those of tasks with
+    their own `process_results`, which need no right choice.
     """
     items: list[Item] = []
     requests: list[Request] = []

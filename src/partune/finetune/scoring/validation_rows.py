@@ -1,7 +1,7 @@
-"""Hold out rows of training data, by which trials are scored if no task is named.
+"""Hold out rows of the data as validation rows, on which trials are scored if no task is named.
 
-Rows with the same prompt stay together, because a model that was trained on a row knows much about its twin. They are
-all training rows, all search items, or all verdict items.
+Rows with the same prompt stay together: all are training rows, all are search items, or all are verdict items.
+Otherwise, a model trained on one of them would know much about the others.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from partune.trial.names import ROWS
 
 
 class ValidationRows(Task):
-    """Rows that no trial is trained on, held out from the data or from their own file.
+    """Rows that no trial is trained on, from the data or from their own file.
 
     Args:
         examples: The rows.
-        apart: Whether the rows come from their own file, not from the training data.
+        own_file: Whether the rows come from their own file, not from the training data.
         kinds: (n,), the kind of each row, by which splits are stratified; by default all are of one kind.
     """
 
-    def __init__(self, examples: Examples, apart: bool = False, kinds: Ints | None = None) -> None:
+    def __init__(self, examples: Examples, own_file: bool = False, kinds: Ints | None = None) -> None:
         self.name = ROWS
-        self.examples, self.apart, self.kinds = examples, apart, kinds
+        self.examples, self.own_file, self.kinds = examples, own_file, kinds
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -75,7 +75,7 @@ class ValidationRows(Task):
     @property
     def content(self) -> Content | None:
         """The digest of the rows' tokens and masks; None if they are from the training data."""
-        return Content(self.examples.digest, f"{len(self)} rows") if self.apart else None
+        return Content(self.examples.digest, f"{len(self)} rows") if self.own_file else None
 
 
 def held_out(examples: Examples, share: float, seed: int, kinds: Ints | None = None) -> tuple[Ints, Ints]:
@@ -94,8 +94,8 @@ def held_out(examples: Examples, share: float, seed: int, kinds: Ints | None = N
 def grouped(examples: Examples) -> Ints:
     """Return the number of each example's group, (n,): examples of the same row or with the same prompt share a group.
 
-    Texts without a prompt are grouped with their copies only. So is everything if one prompt would hold more than half
-    of the examples: it says nothing about the answers.
+    Texts without a prompt are grouped with their copies only. If more than half of the examples have the same prompt,
+    the prompt says nothing about the answers, and all examples are grouped with their copies only.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -116,7 +116,7 @@ def grouped(examples: Examples) -> Ints:
 
 
 def prompts(examples: Examples) -> list[bytes]:
-    """Return a key of each example's prompt: all before its first answer; the whole text if there is no prompt."""
+    """Return a key of each example's prompt: the tokens before its first answer, or all tokens if there are none."""
     texts = (examples.example(i) for i in range(len(examples)))
     return [(tokens[: int(trained.argmax())] if trained.argmax() else tokens).tobytes() for tokens, trained in texts]
 
@@ -127,11 +127,11 @@ def whole_keys(examples: Examples) -> list[bytes]:
 
 
 def twins(validation: Examples, trained: Examples) -> tuple[int, int]:
-    """Return how many validation examples are training data too, and how many have a prompt that is.
+    """Return how many validation examples are training examples too, and how many have a training example's prompt.
 
     Args:
         validation: The validation rows, at full length.
-        trained: The rows that are trained on, at full length.
+        trained: The training rows, at full length.
     """
     known = set(whole_keys(trained)), set(prompts(trained))
     same = sum(key in known[0] for key in whole_keys(validation))
@@ -141,9 +141,9 @@ def twins(validation: Examples, trained: Examples) -> tuple[int, int]:
 def drawn(groups: Ints, share: float, rng: np.random.Generator, kinds: Ints | None = None) -> Ints:
     """Draw whole groups at random until they have a share of the members; return the members' indices, ascending.
 
-    The groups are put in a random order, kind by kind. A group is drawn whenever the members drawn so far have fallen
-    behind the share by at least half of the group. So the total is off by at most half of the largest group, and each
-    kind has about its share.
+    The groups are visited in a random order, kind by kind. A group is drawn if the members drawn so far are fewer
+    than the share of all members visited, this group included, by at least half of the group. So the total is off by at
+    most half of the largest group, and each kind has about its share.
 
     Args:
         groups: (n,), the number of each member's group.

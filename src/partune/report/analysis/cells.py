@@ -20,7 +20,7 @@ class Region:
         upper: The highest corner of the box, (d,).
         depth: The number of cuts from the root to the region.
         score: The score that ranks the region; NaN if it is unknown, and for balls.
-        inferred: Whether the score is a Gaussian process's lower bound, because nothing was evaluated in the region.
+        inferred: Whether the score is a Gaussian process's lower bound, because no trial was evaluated in the region.
     """
 
     lower: Point

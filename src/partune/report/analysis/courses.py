@@ -1,4 +1,4 @@
-"""Read the courses of trainings from the record: the loss of each step, and the scores at points of the training."""
+"""Read training curves from the record: the loss of each step, and the scores at points of the training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Course:
-    """The course of one training.
+    """The curves of one training.
 
     Attributes:
         losses: (steps,), the mean loss per trained token of each step's batch.
@@ -34,7 +34,7 @@ class Course:
 
     @property
     def smoothed(self) -> tuple[Array, Array]:
-        """The last step and the mean loss of each of at most SHOWN stretches of equal length."""
+        """The last step and the mean loss of each of at most SHOWN intervals of equal length."""
         width = -(-len(self.losses) // SHOWN)
         starts = np.arange(0, len(self.losses), width)
         sizes = np.diff([*starts, len(self.losses)])
@@ -42,7 +42,7 @@ class Course:
 
 
 def courses(record: Record, winner: Trial | None) -> dict[str, Course]:
-    """Return the courses of the defaults and of the winner's first run, as far as they are on record.
+    """Return the curves of the defaults and of the winner's first run, as far as they are on record.
 
     Args:
         record: The record of the study.
@@ -60,7 +60,7 @@ def courses(record: Record, winner: Trial | None) -> dict[str, Course]:
 def _course(record: Record, shelf: Shelf, trial: Trial) -> Course | None:
     try:
         items = record.items(shelf, trial.number)
-    except UserError:  # a report can do without a course, and the verdict reads the files that it needs itself
+    except UserError:  # a report is complete without curves, and the verdict checks the files that it needs
         return None
     if TRAINING_LOSS not in items or not len(items[TRAINING_LOSS]):
         return None

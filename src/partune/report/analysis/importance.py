@@ -14,9 +14,9 @@ from partune.space import Space
 from partune.space.distributions import distribution, quiet
 from partune.trial import Trial
 
-MOST = 200  # trials at most, because the time grows with their square; with this number it is some seconds
+MOST = 200  # the largest number of trials used; the time grows with its square, and is some seconds for this number
 TREES = 32
-FEW = 20  # trials below which the shares are only a guess
+FEW = 20  # with fewer trials, the shares are only a guess
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from partune.verdict.winner import MOST, process, ranked
 
 Array = NDArray[np.float64]
 
-FINE = 25  # grid values per axis at most
-FEWEST = 4  # scores that a Gaussian process needs at least
+FINE = 25  # the largest number of grid values per axis
+FEWEST = 4  # the smallest number of scores for a Gaussian process
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Plane:
 
 
 class Model:
-    """A Gaussian process fitted to the best scores of a study, to cut in planes through the winner.
+    """A Gaussian process fitted to the best scores of a study, which is shown in planes through the winner.
 
     Attributes:
         space: The study's space.
@@ -88,7 +88,7 @@ class Model:
             mean, std = self._surrogate.posterior(flat)
         shape = len(y), len(x)
         values = (untamed(mean + k * std, self._scores) for k in (-1, 0, 1))
-        # Below the worst score, a small step on the log scale of the Gaussian process is a huge step in the score.
+        # Below the worst score, small differences on the Gaussian process's log scale are huge differences in score.
         low, middle, high = (np.maximum(curve, self._scores.min()).reshape(shape) for curve in values)
         return Plane(across, up, x, y, middle, (high - low) / 2)
 

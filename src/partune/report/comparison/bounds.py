@@ -1,4 +1,4 @@
-"""Compare winners with bounds: the scores of mere samples, of the untouched base and of the field's defaults.
+"""Compare winners with bounds: the scores of random samples, of the untouched base and of the field's defaults.
 
 The bounds come as plain data and as a table.
 """
@@ -63,7 +63,7 @@ def bounds(groups: Mapping[str, Sequence[Facts]]) -> list[Summary]:
 
 
 def _baselines(studies: Iterable[Facts]) -> dict[str, str]:
-    """Return the names of the baselines in `Facts.scored`, and what the table calls them."""
+    """Return the names of the baselines in `Facts.scored`, and their names in the table."""
     names = {"base": BASE, "defaults": DEFAULTS}
     for study in studies:
         if (first := study.summary["defaults"]) is not None and first["name"] is not None:

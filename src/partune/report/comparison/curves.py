@@ -43,7 +43,7 @@ def picture(compared: Summary) -> str:
 def _panel(algorithms: Sequence[Summary], which: str, unit: str) -> Panel:
     """Return a panel of step curves.
 
-    Scores below `floor` are drawn at the lower edge, so that a bad start does not squeeze the rest.
+    Scores below `floor` are drawn at the lower edge, so that a bad start does not compress the rest of the scale.
 
     Args:
         algorithms: The comparison's algorithms.

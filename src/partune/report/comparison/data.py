@@ -29,13 +29,13 @@ Array = NDArray[np.float64]
 QUARTILES = ("mean", "first quartile", "median", "third quartile", "max")
 MEASURES = {"verdict": "winner on the held-out items", "score": "winner's score"}
 MOMENTS = 200  # points of a curve over seconds
-SHOWN = 1.0  # curves over seconds are drawn if the trials of every study took at least this many seconds
+SHOWN = 1.0  # curves over seconds are drawn only if the trials of every study took at least this many seconds
 
 
 def compare(studies: Sequence[Facts]) -> Summary:
     """Return all numbers of a comparison's tables and picture.
 
-    "bounds" is empty if its only rows would be the winners, which "algorithms" has already.
+    "bounds" is empty if its only rows would be the winners, because "algorithms" already has them.
 
     Raises:
         UserError: The studies cannot be compared.
@@ -296,7 +296,7 @@ def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[
     for name, by_seed in results.items():
         if len(by_seed) > 1 and len(set(by_seed.values())) == 1:
             notes.append(
-                f"All repeats of {name} have the same result: nothing in it is random, and the objective has no noise."
+                f"All repeats of {name} have the same result: neither this algorithm nor the objective is random."
             )
     functions = {str(study.header.get("function", "one whose name is not on record")) for study in studies}
     if len(functions) > 1:

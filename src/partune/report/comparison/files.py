@@ -9,6 +9,7 @@ from partune.errors import UserError
 from partune.report.comparison.curves import picture
 from partune.report.comparison.tables import markdown
 from partune.report.plain_data import Summary, as_json
+from partune.runtime.disk import write_whole
 
 
 def write(compared: Summary, folder: Path) -> list[Path]:
@@ -31,10 +32,16 @@ def write(compared: Summary, folder: Path) -> list[Path]:
     }
     if existing := [name for name in files if os.path.lexists(folder / name)]:
         raise UserError(f"{folder / existing[0]} exists already and is never overwritten: choose another `--out`")
+    written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            (folder / name).write_text(content, encoding="utf-8")
+            write_whole(folder / name, content)
+            written.append(folder / name)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from None
-    return [folder / name for name in files]
+    except UserError:
+        for path in written:  # all files or none, so that the same command can be repeated
+            path.unlink(missing_ok=True)
+        raise
+    return written

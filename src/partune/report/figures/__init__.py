@@ -14,7 +14,7 @@ None, x is the trial's number. Texts from a study go through `plain`, because Pl
 
 from __future__ import annotations
 
-from partune.report.figures.comparison import apart, best_so_far, dashed, hue, over_epochs
+from partune.report.figures.comparison import best_so_far, dashed, hue, over_epochs, renumbered
 from partune.report.figures.hyperparameters import importances, over_trials, parallel, plane
 from partune.report.figures.partition import cells, depths
 from partune.report.figures.parts import (
@@ -51,7 +51,6 @@ __all__ = [
     "Figure",
     "Trace",
     "against_test",
-    "apart",
     "at_points",
     "best_so_far",
     "cells",
@@ -67,6 +66,7 @@ __all__ = [
     "parallel",
     "plain",
     "plane",
+    "renumbered",
     "score_name",
     "scores",
     "sides",

@@ -1,7 +1,6 @@
 """Label a hyperparameter's axis in a figure: it spans [0, 1], with real values at its ticks.
 
-All figures draw hyperparameters in the unit cube. So log scales, integers and choices are drawn alike, and as the
-optimiser sees them.
+All figures draw hyperparameters in the unit cube, so log scales, integers and choices look as they do to the optimiser.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from partune.report import words
 from partune.space import Choice, Float, Hyperparameter, Int
 from partune.trial import Value
 
-MOST = 6  # ticks at most
-LONG = 14  # characters of an option's name at most
+MOST = 6  # the largest number of ticks
+LONG = 14  # the largest number of characters of an option's name
 
 
 class Tick(NamedTuple):

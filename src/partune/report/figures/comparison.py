@@ -32,7 +32,7 @@ def hue(k: int) -> str:
 
 
 def dashed(k: int) -> bool:
-    """Return whether the line of algorithm k is dashed. Every other line is, so that equal lines can both be seen."""
+    """Return whether the line of algorithm k is dashed. Every second line is, so that equal lines can both be seen."""
     return (k + k // len(HUES)) % 2 == 1
 
 
@@ -80,7 +80,7 @@ def _least(point: Summary) -> float:
 
 
 def over_epochs(scores: Sequence[Sequence[float | None]], names: Sequence[str], enough: int) -> Figure:
-    """Draw the scores of configurations after 1, 2, ... epochs, and a line at the number of epochs that is enough.
+    """Draw the scores of configurations after 1, 2, ... epochs, and a line at the chosen number of epochs.
 
     Args:
         scores: The scores, (n, epochs); None for a failed training.
@@ -108,7 +108,7 @@ def over_epochs(scores: Sequence[Sequence[float | None]], names: Sequence[str], 
     return figure
 
 
-def apart(figure: Figure, facts: Facts, first: int) -> Figure:
+def renumbered(figure: Figure, facts: Facts, first: int) -> Figure:
     """Adapt a figure to a page of several studies, on which the trials of all studies are numbered consecutively.
 
     Args:

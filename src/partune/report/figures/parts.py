@@ -20,11 +20,11 @@ Figure = dict[str, Any]  # has the keys data and layout
 ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
 VERMILLION, PURPLE, GREY = "#D55E00", "#CC79A7", "#8C8C8C"
 SCALE = "Cividis"
-# The colours of standard deviations: pale where the Gaussian process is sure.
+# The colours of standard deviations: pale means a small standard deviation.
 UNSURE = [[0, "#F7F4F9"], [0.5, "#B9A0CC"], [1, "#542788"]]
 FAINT = "rgba(140,140,140,0.65)"
 MANY = 300  # from this many trials on, marks are small
-TITLE = 22  # characters of an axis's title at most
+TITLE = 22  # the largest number of characters of an axis's title
 # The quantile of the scores at which shading begins. A few very bad scores would otherwise take up the whole scale.
 LOWEST = 0.1
 SERIES = {  # the colour and the mark of each row of `Facts.scored`
@@ -163,7 +163,7 @@ def steps(x: Sequence[float], y: Sequence[float], name: str) -> Trace:
 
 
 def mark(colour: str, symbol: str, size: int) -> dict[str, Any]:
-    """Return the look of a mark.
+    """Return the style of a mark.
 
     Args:
         colour: The colour of the mark.
@@ -175,7 +175,7 @@ def mark(colour: str, symbol: str, size: int) -> dict[str, Any]:
 
 
 def shaded(facts: Facts, trials: Sequence[Trial]) -> dict[str, Any]:
-    """Return the look of marks of trials that are shaded by score.
+    """Return the style of marks of trials that are shaded by score.
 
     Args:
         facts: The facts of the study. All its scores set the scale.
@@ -254,5 +254,5 @@ def bound(u: float) -> dict[str, Any]:
 
 
 def digits(value: float) -> float:
-    """Return a number with five significant digits. No figure shows more, and the page becomes half as long."""
+    """Return a number with five significant digits. No figure needs more, and the page is half as long."""
     return float(f"{value:.5g}")

@@ -1,4 +1,4 @@
-"""Draw the course of trainings: the loss of the steps, and the scores at points of the training."""
+"""Draw training curves: the loss over steps, and the scores at points of the training."""
 
 from __future__ import annotations
 

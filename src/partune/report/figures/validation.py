@@ -33,7 +33,7 @@ def sides(facts: Facts) -> Figure:
             [x + 0.12 * (k - 1) for x, _ in known], [part["score"] for _, part in known], called, colour
         )
         error = parts.bars([part["stderr"] for _, part in known], colour, faint=False)
-        # The tests' scores are no losses, even if the validation's are.
+        # Scores on test tasks are not losses, even if those on validation rows are.
         goals = [
             SCORE if place.startswith("test/") else facts.goal for place, part in given.items() if part is not None
         ]

@@ -1,7 +1,7 @@
-"""Write the frame of a self-contained HTML file, which suits light and dark mode, and screens of any size.
+"""Write the frame of a self-contained HTML file for light and dark mode, and for screens of any size.
 
-Texts are escaped. In case escaping ever fails, the page also has a security policy. It lists the hashes of the page's
-two scripts, so that no other script can run, and it lets nothing be loaded from the network.
+Texts are escaped. In case escaping ever fails, the page also has a security policy, which allows only the page's two
+scripts, by their hashes, and nothing from the network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from partune.report.figures import Figure
 from partune.report.plain_data import finite
 
-LONG = 45  # characters above which a table's cell is broken into lines
+LONG = 45  # a longer text in a table's cell is broken into lines
 
 
 def document(
@@ -83,7 +83,7 @@ def figure_slot(name: str, height: int, label: str, caption: str = "", wide: int
         height: The height of the figure, in pixels.
         label: The description of the figure for screen readers.
         caption: The line below the figure; empty for none.
-        wide: The least width of the figure, in pixels; it scrolls on a narrower screen. 0 for no least width.
+        wide: The smallest width of the figure, in pixels; on a narrower screen, it scrolls. 0 for no limit.
     """
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     style = f"height:{height}px" + (f";min-width:{wide}px" if wide else "")
@@ -156,7 +156,7 @@ def _number(value: Any) -> Any:
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """Return a security policy that lets only these scripts run, and lets nothing be loaded."""
+    """Return a security policy that allows only these scripts, and nothing from the network."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
     )

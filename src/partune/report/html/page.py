@@ -17,15 +17,15 @@ from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
 from partune.report.html.document import details, document, figure_slot, paragraph, table
 from partune.report.labels import confusions
-from partune.report.verdict_words import curse, fixed_words, sources
+from partune.report.verdict_words import curse_words, fixed_words, sources
 from partune.report.words import remark, score_of
 from partune.runtime import rounding
 from partune.trial import Config, Status, Trial
 from partune.trial.goals import Goal
 
-PAIRS = 3  # pairs of hyperparameters that are shown at first; a click opens the others
+PAIRS = 3  # the number of pairs of hyperparameters that are shown before a click opens the others
 MOST_PAIRS = 15
-ROOM = 78  # pixels between two parallel axes at least
+ROOM = 78  # the smallest distance between two parallel axes, in pixels
 
 
 def page(facts: Facts, refresh: float | None = None) -> str:
@@ -39,7 +39,7 @@ def page(facts: Facts, refresh: float | None = None) -> str:
 
 
 class Page:
-    """Writer of a page's sections, which collects the figures that they use."""
+    """Write a page's sections, and collect the figures that they use."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
@@ -78,7 +78,7 @@ class Page:
         )
 
     def line(self) -> str:
-        """Return the line below the heading, which says how far the study is."""
+        """Return the line below the heading, which shows the study's progress."""
         summary = self.facts.summary
         return (
             f"{words.progress([trial.status for trial in self.facts.trials], self.facts.budget)} "
@@ -113,11 +113,11 @@ class Page:
             "Scores and standard errors. The search items chose the winner, so its score on them is too good.", "soft"
         )
         if tested := sentences.comparisons(self.facts):
-            text += "<h3>How sure, on the held-out items</h3>" + table(sentences.COMPARED, tested, numbers=(1, 2, 3))
+            text += "<h3>Tests on the held-out items</h3>" + table(sentences.COMPARED, tested, numbers=(1, 2, 3))
         return text
 
     def labels(self) -> str:
-        """Return the section of the labels: which rows got which label."""
+        """Return the section of the labels that models give to rows."""
         found = confusions(self.facts.summary["labels"])
         if found is None:
             return paragraph("No model has labelled the held-out rows yet.")
@@ -151,12 +151,12 @@ class Page:
             text += "<h3>The best trials again, with fresh seeds</h3>" + table(
                 ["", "first score", "further scores"], rows, numbers=(1,)
             )
-            text += paragraph(curse(self.facts.summary))
+            text += paragraph(curse_words(self.facts.summary))
         return text
 
     def training(self) -> str:
-        """Return the section of the courses of defaults and winner in training."""
-        caption = "Training losses are means over stretches of steps."
+        """Return the section of the training curves of defaults and winner."""
+        caption = "Training losses are means over intervals of steps."
         text = self._figure("training", figures.training_loss(self.facts), 380, "Loss in training", caption)
         if any(len(course.points) for course in self.facts.courses.values()) and not self.facts.goal.lower_is_better:
             text += self._figure("points", figures.at_points(self.facts), 320, "Score at points of the training")
@@ -316,7 +316,7 @@ class Page:
         return text + "<h3>Versions</h3>" + table(["package", "version"], summary["versions"].items())
 
     def trials(self) -> str:
-        """Return the section of the table of all trials."""
+        """Return the section with the table of all trials."""
         facts = self.facts
         if not facts.trials:
             return paragraph("No trial yet.")

@@ -1,4 +1,4 @@
-"""Write what is in training data as one HTML file, for `partune data`, in the style of a study's report."""
+"""Write a description of training data as one HTML file, for `partune data`, in the style of a study's report."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from partune.finetune.contamination import Seen
     from partune.finetune.inspection import Inspection
 
-BARS = 20  # bars of the lengths at most
-MOST_SEEN = 50  # rows that ask what is scored, of each task
+BARS = 20  # the largest number of bars in the histogram of lengths
+MOST_SEEN = 50  # the largest number of rows per task that are shown because they are also scored
 STEPS = (1, 2, 5)
 
 
@@ -40,7 +40,7 @@ def page(found: Inspection, data: config.Data, model: str | None) -> str:
         text = "".join(map(paragraph, length_notes(found, data)))
         sections["lengths"] = ("Lengths", text + bars(found.counts, data.max_length))
     if found.seen:
-        sections["scored"] = ("Also scored by", scored(found))
+        sections["scored"] = ("Training rows that are also scored", scored(found))
     if found.texts:
         title = f"The first {several(len(found.texts), 'example')}, as the model reads them"
         sections["examples"] = (title, examples(found.texts))
@@ -63,14 +63,14 @@ def page(found: Inspection, data: config.Data, model: str | None) -> str:
 
 
 def bars(counts: Mapping[int, int], max_length: int) -> str:
-    """Return a histogram of the numbers of tokens, which says in words which examples are cut.
+    """Return a histogram of the numbers of tokens, which says in words how many examples are cut.
 
     Args:
-        counts: The number of examples of each number of tokens.
+        counts: The number of examples by their number of tokens.
         max_length: The number of tokens to which examples are cut.
     """
     lowest, highest = min(counts), max(counts)
-    # A few very long examples would leave one bar for all others.
+    # With a few very long examples in the range, all others would share one bar.
     end = min(highest, 2 * int(np.quantile(np.repeat(list(counts), list(counts.values())), 0.99)))
     width = bar_width(lowest, end)
     starts = list(range(lowest // width * width, end + 1, width))
@@ -109,7 +109,7 @@ def bar_width(low: int, high: int) -> int:
 
 
 def scored(found: Inspection) -> str:
-    """Return the section of the validation rows and items that stand among the rows."""
+    """Return the section of the validation rows and items that also occur among the rows."""
     notes = "".join(paragraph(note) for note, _ in scored_notes(found.seen))
     return notes + "".join(map(_seen, found.seen))
 
@@ -133,9 +133,9 @@ def examples(texts: Sequence[Sequence[tuple[str, bool]]]) -> str:
     """Return the texts of examples, with the parts that are trained on marked.
 
     Args:
-        texts: The text of each example in parts, each with whether it is trained on.
+        texts: For each example, the parts of its text, and whether each part is trained on.
     """
-    legend = '<p>What is trained on is marked so: <mark class="trained">trained on</mark>. The rest is only read.</p>'
+    legend = '<p>Text with <mark class="trained">this mark</mark> is trained on. The model only reads the rest.</p>'
     shown = "".join(f'<pre class="example">{"".join(map(_part, parts))}</pre>' for parts in texts)
     return legend + shown
 

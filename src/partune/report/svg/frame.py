@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 from partune.runtime import rounding
 
 TICKS = 5  # steps between the ticks of a linear axis
-LINE = 18  # pixels from one line of a legend to the next
+LINE = 18  # the height of a line of a legend, in pixels
 
 
 class Axis(NamedTuple):

@@ -1,17 +1,17 @@
-"""Answer whether one model is better than another, from paired scores: per task, per group, and in the mean of tasks.
+"""Answer whether one model is better than another, from paired scores: per task, per group, and for the mean of tasks.
 
 Nobody says beforehand which of the two models should be better, so the test of a difference is two-sided: p is twice
 the smaller p-value of the two sides. If items are right or wrong and each model has one run, the test is McNemar's,
 which is exact. Other scores are tested as in a study (`paired.compare`) and also by Gaffke's test (see `bounded`), and
-the larger p counts: flipping signs is a test of symmetry, and calls many small gains "better" even if rare large losses
-outweigh them.
+the larger p counts. The study's test alone is not enough: it flips signs, so it tests symmetry, and calls many small
+gains "better" even if rare large losses outweigh them.
 
 Whether A is no worse than B within a margin is a second question, one-sided: p is that of "A is worse by the margin or
 more", by Gaffke's test.
 
 If there are several answers, their p-values are corrected with Holm's method (1979), in Shaffer's form (1986) if there
-is a margin: no gain can be 0 and as low as the margin at the same time, so for each answer at most one of the two
-hypotheses that its tests reject is true. The chance of any false answer is at most LEVEL.
+is a margin. Shaffer's form applies because at most one of an answer's two null hypotheses is true: a gain cannot be 0
+and a loss of the margin or more. The chance of any false answer is at most LEVEL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import numpy as np
 
 from partune.verdict.models import bounded
 from partune.verdict.models.pairing import Measure, Paired
-from partune.verdict.paired import LEVEL, Comparison, Runs, compare
+from partune.verdict.paired import LEVEL, Comparison, compare
+from partune.verdict.runs import Runs
 
 GAFFKE = "Gaffke's test of the items' differences"
 
@@ -36,7 +37,7 @@ Relation = Literal["better", "worse", "no worse", "open"]
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to "is A better than B?" on a task, on a group of tasks, or in the mean of tasks.
+    """The answer to "is A better than B?" for a task, a group of tasks, or the mean of tasks.
 
     Attributes:
         name: The name of the task or group; "mean" for the mean of tasks.
@@ -44,8 +45,8 @@ class Answer:
         tasks: The tasks whose items were compared.
         measures: What was compared: one measure if it is the same for all tasks.
         scores: The mean scores of A and of B on the compared items, in the metric's own direction.
-        comparison: The gain of A over B with its error and one-sided tests. A gain is positive if A is better, also for
-            a metric of which lower is better.
+        comparison: The gain of A over B with its error and one-sided tests. A gain is positive if A is better, even if
+            lower is better for the metric.
         interval: The two-sided 95 % confidence interval of the gain.
         won: The number of items on which A is better, by its mean over runs.
         lost: The number of items on which B is better.
@@ -77,7 +78,7 @@ class Answer:
 
     @property
     def gain(self) -> float:
-        """The mean score of A minus that of B, with the sign changed for a metric of which lower is better."""
+        """The mean score of A minus that of B, with the sign changed if lower is better for the metric."""
         return self.comparison.gain
 
     @property
@@ -87,14 +88,14 @@ class Answer:
 
     @property
     def within_margin(self) -> bool:
-        """Whether A is shown to be less than the margin worse than B, or not worse at all."""
+        """Whether A is shown to be worse than B by less than the margin, or not worse at all."""
         return self.corrected_margin is not None and self.corrected_margin <= LEVEL
 
     @property
     def relation(self) -> Relation:
         """What is shown: A is "better", "worse", "no worse" within the margin, or none of these ("open")."""
         if self.corrected <= LEVEL:
-            return "better" if self.gain > 0 else "worse"  # p can only be small on the side of the gain
+            return "better" if self.gain > 0 else "worse"  # a small p agrees with the sign of the gain
         return "no worse" if self.within_margin else "open"
 
 
@@ -119,7 +120,7 @@ def answers(questions: Sequence[Question], margin: float | None = None) -> list[
 
     Args:
         questions: The questions.
-        margin: How much worse A may be for "no worse"; None to leave this test out.
+        margin: The margin of "no worse"; None to leave this test out.
     """
     joined = [_Joined(question) for question in questions]
     compared = [compare(each.a, each.b, LEVEL / 2) for each in joined]
@@ -148,7 +149,7 @@ def answers(questions: Sequence[Question], margin: float | None = None) -> list[
 
 
 def correct(questions: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """Correct p-values for the number of questions, of which each may have several p-values.
+    """Correct p-values for the number of questions. Each question may have several p-values.
 
     The smallest p is multiplied by the number of questions, and each further one by the number of questions that still
     have a p-value left (Holm 1979; Shaffer, Modified Sequentially Rejective Multiple Test Procedures, 1986).
@@ -203,13 +204,13 @@ class _Joined:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """The numbers of items that A and B have won."""
+        """The numbers of items on which A and B are better."""
         clear = np.abs(self._differences) > 1e-12 * self._spans
         return int((clear & (self._differences > 0)).sum()), int((clear & (self._differences < 0)).sum())
 
     @property
     def _effects(self) -> tuple[Array, float]:
-        """The gains of the items, scaled so that their mean is the gain; and the largest that one item can have."""
+        """The gains of the items, scaled so that their mean is the total gain, and the largest gain of one item."""
         scale = len(self._differences) * self.a.weights
         return scale * self._differences, float((scale * self._spans).max())
 
@@ -231,10 +232,10 @@ class _Joined:
     def interval(self, comparison: Comparison) -> tuple[float, float]:
         """Return the two-sided 95 % confidence interval of the gain.
 
-        Where Gaffke's interval alone is not enough, it is joined with the interval of the comparison.
+        If Gaffke's interval alone is not enough, it is widened to contain the interval of the comparison.
         """
         effects, most = self._effects
-        if most == 0.0:  # all scores of both models are equal, and have no bounds
+        if most == 0.0:  # all scores of both models are equal, and their range is unknown
             return math.nan, math.nan
         low, high = bounded.interval(effects, -most, most, LEVEL)
         if self._distribution_free:

@@ -1,4 +1,4 @@
-"""Test and bound the mean of a few bounded numbers, without an assumption on their distribution (Gaffke 2005).
+"""Test and bound the mean of a few bounded numbers, with no assumption on their distribution (Gaffke 2005).
 
 The numbers are the gains of n items, and no gain can be below a known bound. Add one more number, the bound itself, and
 give all n + 1 numbers random weights that sum to 1, uniform on the simplex. The p-value of "the mean is at most m" is
@@ -7,10 +7,10 @@ the chance that the weighted mean is at most m:
     p(m) = P(E_0 (bound - m) + sum_i E_i (x_i - m) <= 0)        E_0, ..., E_n independent, exponential with mean 1
 
 If the numbers are 0 or 1, this is the p-value of the exact binomial test, and the bounds are those of Clopper and
-Pearson (1934). For other numbers, that the level is kept is a conjecture (Gaffke, Three Test Statistics for a
+Pearson (1934). For other numbers, it is a conjecture that the test keeps its level (Gaffke, Three Test Statistics for a
 Nonparametric One-Sided Hypothesis on the Mean of a Nonnegative Variable, 2005; Learned-Miller and Thomas,
-arXiv:1905.06208, 2019), for which no counterexample is known; benchmarks/model_verdict_errors.py measures it. Student's
-t does not keep the level: if no item of a small sample differs, its standard error is 0.
+arXiv:1905.06208, 2019). No counterexample is known, and benchmarks/model_verdict_errors.py measures the level.
+Student's t-test does not keep its level: if no item of a small sample differs, its standard error is 0.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+import scipy
 
-NODES = 400  # of the quadrature over the characteristic function
-GROUPS = 500  # the largest number of different numbers that are told apart
-TINY = 1e-8  # about the error of the quadrature; no p-value is reported below it
+NODES = 400  # the nodes of the quadrature over the characteristic function
+GROUPS = 500  # the largest number of different values; with more, close values are averaged
+TINY = 1e-8  # about the error of the quadrature; no smaller p-value is reported
 
 Array = np.ndarray[Any, Any]
 
@@ -35,7 +35,7 @@ def chance_at_most(mean: float, values: Array, bound: float) -> float:
     Args:
         mean: The mean to test.
         values: (n,), the numbers, none of them below the bound.
-        bound: The lower bound of all numbers that there can be.
+        bound: The lower bound of all possible numbers.
     """
     sizes, counts = _grouped(values, bound)
     return _chance_below_zero(sizes - mean, counts)
@@ -46,16 +46,16 @@ def interval(values: Array, low: float, high: float, level: float) -> tuple[floa
 
     Args:
         values: (n,), the numbers.
-        low: The lower bound of all numbers that there can be.
+        low: The lower bound of all possible numbers.
         high: Their upper bound.
-        level: The chance that the interval misses the mean; half of it on each side.
+        level: The chance that the interval misses the mean, split equally between its two sides.
     """
     below = _lower(values, low, level / 2)
     return below, -_lower(-values, -high, level / 2)
 
 
 def _lower(values: Array, bound: float, level: float) -> float:
-    """Return the largest mean whose p-value is at most the level, for which `bound` itself has p-value 0."""
+    """Return the largest mean whose p-value is at most the level. The p-value at `bound` must be 0."""
     sizes, counts = _grouped(values, bound)
     if len(sizes) == 1:
         return bound
@@ -64,13 +64,14 @@ def _lower(values: Array, bound: float, level: float) -> float:
     def excess(mean: float) -> float:
         return _chance_below_zero(sizes - mean, counts) - level
 
-    return float(optimize.brentq(excess, bound, top, xtol=1e-8 * (top - bound)))
+    return float(scipy.optimize.brentq(excess, bound, top, xtol=1e-8 * (top - bound)))
 
 
 def _grouped(values: Array, bound: float) -> tuple[Array, Array]:
     """Return the different numbers among some values and their bound, and how often each occurs.
 
-    Of more than GROUPS numbers, those in the same GROUPS-th of the range are replaced by their mean.
+    If there are more than GROUPS different numbers, the range is divided into GROUPS equal bins, and the numbers in
+    each bin are replaced by their mean.
     """
     sizes, counts = np.unique(np.append(values, bound), return_counts=True)
     if len(sizes) <= GROUPS:
@@ -107,6 +108,6 @@ def _chance_below_zero(sizes: Array, counts: Array) -> float:
 
 @functools.cache
 def _quadrature() -> tuple[Array, Array]:
-    """Return Gauss and Legendre's points between 0 and pi / 2, and their weights."""
+    """Return the points of Gauss-Legendre quadrature between 0 and pi / 2, and their weights."""
     points, weights = np.polynomial.legendre.leggauss(NODES)
     return (points + 1) * math.pi / 4, weights * math.pi / 4

@@ -26,7 +26,7 @@ class Model:
 
     Attributes:
         paths: The files or folders of its runs; ids of models, and "base", are paths too.
-        name: The name of the model in the results files, or what was scored; None if it is not known.
+        name: The name of the model in the results files, or a description of the scored model; None if it is not known.
     """
 
     paths: tuple[Path, ...]
@@ -41,7 +41,7 @@ class ModelVerdict:
         a: Model A.
         b: Model B.
         answers: An answer for each task or group, then one for the mean of all tasks, if it was asked for.
-        notes: What a reader has to know about the comparison, one sentence each.
+        notes: Sentences that a reader of the comparison should know.
     """
 
     a: Model
@@ -79,15 +79,14 @@ def compare_models(
     Args:
         a: What lm-evaluation-harness wrote for A with `--log_samples`: a folder, a samples file or a results file. Or a
             model to score: the folder of an adapter, a study's directory (its winner's adapter), the folder or id of a
-            model, or "base". A list of several means runs with different training seeds, whose spread becomes a part
-            of the error.
+            model, or "base". A list names runs with different training seeds; their spread is part of the error.
         b: The same for B.
-        tasks: The tasks or groups to compare; by default all of the samples. A group is one answer.
+        tasks: The tasks or groups to compare; by default all that the samples have. A group gets one answer.
         metric: The metric; by default acc_norm, acc or exact_match, the first of them that a task has.
         filter: The filter of the answers; by default the only one, or else the one called "none".
         margin: Also test whether A is no worse than B by this margin or more, in units of the score.
-        mean: Whether to answer also for the mean of the tasks, which count equally.
-        higher_is_better: Whether a higher score is better, for a metric for which the files do not say so.
+        mean: Whether to answer also for the mean over tasks, with equal weights.
+        higher_is_better: Whether a higher score is better, if the files do not say so for the metric.
         model: The base model of adapters that are scored: its folder, its id, or the keys of section `model`.
         data: Rows to score models on instead of tasks: their path or id, or the keys of section `data`.
         limit: The number of items of each task on which models are scored, from the beginning; by default all.
@@ -142,7 +141,7 @@ def _check_margin(margin: float | None, questions: Sequence[Question]) -> None:
 
 
 def _too_large(margin: float) -> UserError:
-    return UserError(f"a margin of {margin:g} is no margin for scores from 0 to 1: choose one such as 0.01")
+    return UserError(f"a margin of {margin:g} is too large for scores from 0 to 1: choose one such as 0.01")
 
 
 def _model(runs: Sequence[ModelSamples]) -> Model:
@@ -177,11 +176,11 @@ def _named_alike(a: Sequence[ModelSamples], b: Sequence[ModelSamples]) -> tuple[
 
 
 def with_mean(asked: Sequence[Question], mean: bool) -> tuple[list[Question], list[str]]:
-    """Return questions and, if it is asked for, one about the mean of their tasks, with notes about it.
+    """Return questions and, if wanted, one more about the mean of their tasks, with notes about the mean.
 
     Args:
         asked: The questions.
-        mean: Whether the mean is asked for.
+        mean: Whether the mean is wanted.
 
     Raises:
         UserError: There is no mean of these tasks.
@@ -192,15 +191,15 @@ def with_mean(asked: Sequence[Question], mean: bool) -> tuple[list[Question], li
         raise UserError(f"a mean needs at least two tasks, and there is only {asked[0].name}: leave out `--mean`")
     parts = [part for each in asked for part in each.parts]
     if len({part.measure.higher for part in parts}) > 1:
-        raise UserError("there is no mean of metrics of which one is better if higher, another if lower")
+        raise UserError("no mean is possible: for some metrics higher is better, for others lower")
     metrics = dict.fromkeys(part.measure.metric for part in parts)
-    note = [f"The mean is one of different metrics: {', '.join(metrics)}."] if len(metrics) > 1 else []
+    note = [f"The mean is over different metrics: {', '.join(metrics)}."] if len(metrics) > 1 else []
     shares = [share / len(asked) for each in asked for share in each.shares]
     return [*asked, Question("mean", "mean", parts, shares)], note
 
 
 class _Pairing:
-    """Pairs the items of two models' runs, task by task, and collects what a reader has to know about it.
+    """Pair the items of two models' runs, task by task, and collect notes for the reader.
 
     Args:
         a: The runs of A.
@@ -292,7 +291,7 @@ class _Pairing:
         return [*groups, *single]
 
     def _group(self, name: str) -> Question | None:
-        """Return the question about a group, with the weights of its tasks; None if its score is no mean of them."""
+        """Return the question about a group with its tasks' weights; None if its score is not the mean of its tasks."""
         leaves = self._groups[name]
         try:
             measures = {self._measure(leaf) for leaf in leaves}
@@ -338,7 +337,7 @@ class _Pairing:
 
 
 def _weights(run: ModelSamples, group: str, leaves: Sequence[str], measure: Measure) -> set[str]:
-    """Return how a group's score may weight its tasks ("by size", "equally"), by the score in the results file."""
+    """Return the weightings of tasks ("by size", "equally") that give the group's score in the results file."""
     values = [
         [
             float(sample.scores[measure.metric])

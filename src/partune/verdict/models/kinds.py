@@ -1,4 +1,4 @@
-"""Tell what a path or name means in a verdict: samples, or a model and of which kind."""
+"""Find out what a path or name means in a verdict: samples, or a model of some kind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from partune.record.place import JOURNAL, STORAGE
 from partune.runtime.paths import as_path
 
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a part of a Hub's id
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # either part of an id of the Hub
 BASE = "base"  # the name of the base model by itself
 Kind = Literal["base", "adapter", "study", "model", "samples"]
 FILES: dict[str, Kind] = {
@@ -21,7 +21,7 @@ FILES: dict[str, Kind] = {
 
 
 def may_be_id(place: str | Path) -> bool:
-    """Return whether a name has the form of a Hub's id, ORGANISATION/MODEL, and is no path in a folder that is here.
+    """Return whether a name has the form of a Hub's id, ORGANISATION/MODEL, and ORGANISATION is not a folder here.
 
     Args:
         place: The path or name.
@@ -31,7 +31,7 @@ def may_be_id(place: str | Path) -> bool:
 
 
 def kind_of(place: str | Path) -> Kind | None:
-    """Return what a path or name is, by its files; None if there is no such path, so that it may be an id of the Hub.
+    """Return what a path holds, judging by its files; None if the path does not exist and may be an id of the Hub.
 
     Args:
         place: The path or name.

@@ -1,7 +1,7 @@
 """Pair the items of two models' answers to a task, and refuse answers that cannot be compared.
 
-Items are paired by the hash of their document. A document that a task has several times is one item with more weight,
-because its copies are no independent evidence.
+Items are paired by the hash of their document. If a task contains a document several times, it is one item with more
+weight, because its copies are not independent evidence.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Array = np.ndarray[Any, Any]
 Copies = Mapping[str, Sequence[Sample]]  # the samples of each document
 
 PREFERRED = ("acc_norm", "acc", "exact_match")  # the metric of a task, if the user names none
-# Metrics of the harness by their direction, for samples without a results file.
+# Metrics of the harness of which higher is better, for samples without a results file.
 HIGHER = ("acc", "acc_norm", "acc_mutual_info", "acc_bytes", "acc_all", "exact_match", "likelihood")
 # Metrics of the harness whose samples are numbers, and whose score is not the mean of these numbers.
 NOT_MEANS = ("perplexity", "bypass")
-# Scores without bounds, or with others, even if all that were seen are from 0 to 1.
+# Metrics whose scores may be outside 0 to 1, even if all scores in the samples are inside.
 UNBOUNDED = ("loss", "margin", "perplexity")
 CLOSE = 1e-6  # the largest difference, relative to the score, between a mean and the score in the results file
 
@@ -51,15 +51,15 @@ class Measure:
 
 @dataclass(frozen=True)
 class Paired:
-    """The scores of two models on the items of a task that all runs of both have answered.
+    """The scores of two models on the items of a task that all runs of both models have answered.
 
     Attributes:
         task: The name of the task.
         measure: The metric, the filter and the direction.
         documents: (n,), the hashes of the documents.
         copies: (n,), how often each document occurs in the task.
-        a: (S, n), the mean score of each run of A on the copies of each document. Higher is better: scores of a metric
-            of which lower is better are negated.
+        a: (S, n), the mean score of each run of A on the copies of each document. Higher is better; if lower is better
+            for the metric, the scores are negated.
         b: (S, n), the scores of B.
     """
 
@@ -72,7 +72,7 @@ class Paired:
 
     @property
     def span(self) -> float:
-        """The largest difference of an item: 1 for scores from 0 to 1, otherwise the largest of these items."""
+        """The largest possible difference of an item: 1 for scores from 0 to 1, otherwise the largest one observed."""
         return 1.0 if self.bounded else float(np.abs(self.a.mean(axis=0) - self.b.mean(axis=0)).max())
 
     @property
@@ -90,7 +90,7 @@ class Paired:
 def choose(
     runs: Sequence[TaskSamples], metric: str | None = None, filter: str | None = None, higher: bool | None = None
 ) -> Measure:
-    """Choose the metric and the filter that the runs of a task are compared by.
+    """Choose the metric and the filter by which the runs of a task are compared.
 
     Args:
         runs: The runs of both models on the same task.
@@ -126,7 +126,7 @@ def choose(
 
 
 def _filter(runs: Sequence[TaskSamples], name: str | None) -> str:
-    """Return the filter that the user named, or the one that is meant if the user named none."""
+    """Return the filter that the user named, or the default if the user named none."""
     known = [each for each in runs[0].filters if all(each in run.filters for run in runs)]
     if name is None and (len(known) == 1 or "none" in known):
         return known[0] if len(known) == 1 else "none"
@@ -154,12 +154,12 @@ def _check_whole(run: TaskSamples) -> None:
         if isinstance(counted, int) and len(samples) < counted:
             raise UserError(
                 f"{run.path} has only {len(samples):,} of the {counted:,} samples (filter {name}) that the results "
-                "file counts: the file is not whole"
+                "file counts: the file is incomplete"
             )
 
 
 class NoMeanError(UserError):
-    """No score of a task is the mean of its items' scores."""
+    """None of a task's scores is the mean of its items' scores."""
 
 
 class _NoMean(str):
@@ -177,7 +177,7 @@ def _fault(run: TaskSamples, metric: str, filter: str) -> str | None:
         if isinstance(value, str):
             return f"{where} is the text {shown(value)}, not a number"
         if not isinstance(value, (int, float)):
-            return _NoMean(f"{metric} is no mean over items, whose values are such as {shown(value, 40)}")
+            return _NoMean(f"{metric} is not a mean over items: values such as {shown(value, 40)} are not numbers")
         if not _is_finite(value):
             return f"{where} is {shown(value)}"
         values.append(float(value))
@@ -185,11 +185,11 @@ def _fault(run: TaskSamples, metric: str, filter: str) -> str | None:
         return f"no item of {run.path} has the metric {metric}"
     recorded = run.setting("results", run.task, f"{metric},{filter}")
     if metric in NOT_MEANS and (recorded is None or metric == "bypass"):
-        return _NoMean(f"{metric} is no mean over items")
+        return _NoMean(f"{metric} is not a mean over items")
     mean = math.fsum(values) / len(values)
     if _is_score(recorded) and not same(mean, recorded):
         return _NoMean(
-            f"{metric} is no mean over items: the results file says {recorded:g}, and the mean in "
+            f"{metric} is not a mean over items: the results file says {recorded:g}, and the mean in "
             f"{run.path} is {mean:g}"
         )
     return None
@@ -198,7 +198,7 @@ def _fault(run: TaskSamples, metric: str, filter: str) -> str | None:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer that no float can hold
+    except OverflowError:  # an integer that is too large for a float
         return False
 
 
@@ -207,7 +207,7 @@ def _is_score(value: Any) -> bool:
 
 
 def same(mean: float, recorded: Any) -> bool:
-    """Return whether a mean is the score in a results file, but for rounding.
+    """Return whether a mean equals the score in a results file, up to rounding.
 
     Args:
         mean: The mean.
@@ -241,13 +241,13 @@ def _direction(runs: Sequence[TaskSamples], metric: str, higher: bool | None) ->
 
 
 def check_settings(runs: Sequence[TaskSamples]) -> list[str]:
-    """Return what differs in how a task was run, as sentences, where the comparison still makes sense.
+    """Return sentences on differences in how a task was run that do not rule out the comparison.
 
     Args:
         runs: The runs of both models on the same task.
 
     Raises:
-        UserError: The runs did not answer the same questions: another version, number of examples or system prompt.
+        UserError: The runs did not answer the same questions: version, number of examples or system prompt differ.
     """
     task, notes = runs[0].task, []
     known = [run for run in runs if run.results]
@@ -270,7 +270,7 @@ def check_settings(runs: Sequence[TaskSamples]) -> list[str]:
             notes.append(f"The runs differ in the {what}.")
     if len(known) < len(runs):
         notes.append(
-            "Some samples have no results file with the same date beside them, so that only their prompts and targets "
+            "Some samples have no results file with the same date beside them, so only their prompts and targets "
             "are checked, not how they were run."
         )
     return notes
@@ -306,8 +306,8 @@ def pair(a: Sequence[TaskSamples], b: Sequence[TaskSamples], measure: Measure) -
     counts = np.array([len(copies[0][key]) for key in common], float)
     if repeats := int((counts > 1).sum()):
         notes.append(
-            f"{task}: documents that occur several times: {repeats:,}. Each is one item, which counts as often as it "
-            "occurs."
+            f"{task}: documents that occur several times: {repeats:,}. Each is one item, weighted by its number of "
+            "copies."
         )
     sign = 1.0 if measure.higher else -1.0
     values = sign * np.array(
@@ -317,7 +317,7 @@ def pair(a: Sequence[TaskSamples], b: Sequence[TaskSamples], measure: Measure) -
 
 
 def _by_document(run: TaskSamples, measure: Measure) -> Copies:
-    """Return the samples of each document that have a score, in an order that does not depend on the file's."""
+    """Return the samples of each document that have a score, in an order that does not depend on the file's order."""
     found: dict[str, list[Sample]] = {}
     for sample in run.filters[measure.filter]:
         if measure.metric in sample.scores:

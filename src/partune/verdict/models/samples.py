@@ -1,4 +1,4 @@
-"""Read what lm-evaluation-harness ("the harness") writes with `--log_samples`: the scores of a model's answers.
+"""Read the scores of a model's answers that lm-evaluation-harness ("the harness") writes with `--log_samples`.
 
 One run of the harness writes two kinds of files with the same date into a folder of the model:
 
@@ -24,7 +24,7 @@ from partune.runtime.paths import as_path, suggestion_beside
 DATE = r"(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)"
 SAMPLES = re.compile(rf"samples_(?P<task>.+)_{DATE}\.jsonl")
 RESULTS = re.compile(rf".+_{DATE}\.json")
-UNNAMED = "samples"  # the task of a file that was renamed, so that its name does not name a task
+UNNAMED = "samples"  # the task's name for a renamed file, whose name does not contain the task
 OWN_KEYS = {  # the keys of a sample that are not scores, for old files that do not list the scores
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash",
     "target_hash",
@@ -59,7 +59,7 @@ class TaskSamples:
     Attributes:
         task: The name of the task.
         path: The file.
-        filters: For each of the task's filters, the samples that it left.
+        filters: For each of the task's filters, the samples with its answers.
         results: The contents of the results file of the same run; empty if there is none.
     """
 
@@ -98,7 +98,7 @@ class ModelSamples:
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """The tasks (leaves) of each group whose score is in the results file, for groups with all leaves here."""
+        """The tasks (leaves) of each group with a score in the results file and with samples of all leaves."""
         found: dict[str, tuple[str, ...]] = {}
         for task in self.tasks.values():
             members, scored = task.setting("group_subtasks"), task.setting("groups")
@@ -163,7 +163,7 @@ def read(place: str | Path) -> ModelSamples:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the samples files that a path means."""
+    """Return the samples files that a path names."""
     if path.is_file():
         if path.suffix != ".json":
             return [path]
@@ -206,7 +206,7 @@ def _samples(path: Path) -> dict[str, list[Sample]]:
     """Read a samples file.
 
     Raises:
-        UserError: The file cannot be read, a line is no sample, or a document is in it twice.
+        UserError: The file cannot be read, a line is not a sample, or a document occurs twice.
     """
     filters: dict[str, list[Sample]] = {}
     seen: set[tuple[str, int]] = set()

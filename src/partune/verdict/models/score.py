@@ -1,4 +1,4 @@
-"""Score two models on the same items, and ask which is better."""
+"""Score two models on the same items, and make the questions which one is better."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Scoring:
     confirm_run_unsafe_code: bool = False
 
     def wanted(self, places: Sequence[str | Path]) -> bool:
-        """Return whether models are to be scored, by these settings or by what the places are.
+        """Return whether models are to be scored: because settings ask for it, or because a path names a model.
 
         Args:
-            places: What the user named.
+            places: The paths, ids and names that the user gave.
 
         Raises:
-            UserError: Some are models and some are samples.
+            UserError: Some are samples although models are to be scored.
         """
         kinds = {place: kind_of(place) for place in places}
         models = [
@@ -65,22 +65,22 @@ class Scoring:
         if self == Scoring() and not models:
             return False
         if samples:
-            because = f"{models[0]} is a model" if models else "`--model`, `--data` and their like are for models"
+            because = f"{models[0]} is a model" if models else "options such as `--model` and `--data` are for models"
             raise UserError(
-                f"{because}, and {samples[0]} is none: compare models with models, or samples of lm-evaluation-harness "
-                "with samples"
+                f"{because}, but {samples[0]} holds samples of lm-evaluation-harness: compare models with models, or "
+                "samples with samples"
             )
         return True
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked about two models that were scored.
+    """The questions about two models that were scored.
 
     Attributes:
         questions: The questions.
-        names: What each side was taken for.
-        notes: What a reader has to know, one sentence each.
+        names: A description of the model on each side.
+        notes: Sentences that a reader should know.
     """
 
     questions: Sequence[Question]
@@ -91,14 +91,14 @@ class Asked:
 def ask(
     a: Sequence[str | Path], b: Sequence[str | Path], scoring: Scoring, tasks: Sequence[str], metric: str | None
 ) -> Asked:
-    """Score two models, and return the questions which is better on each task or on the rows.
+    """Score two models, and return the question which one is better, for each task or for the rows.
 
     Args:
         a: The runs of A: adapters, studies, models or the base model.
         b: The runs of B.
         scoring: How they are scored.
         tasks: The tasks; empty if they are scored on rows.
-        metric: The metric; None for that which a task is usually scored by.
+        metric: The metric; None for the default metric of each task.
 
     Raises:
         UserError: There is nothing to score on, or a model cannot be scored.
@@ -133,7 +133,7 @@ def ask(
     notes = dict.fromkeys(note for each in (*named_a, *named_b) for note in each.notes)
     if data is not None:
         _check_rows(scored)
-        notes |= {"Rows that a model was trained on favour it: this comparison cannot see which these are.": None}
+        notes |= {"Rows that a model was trained on favour it, and this comparison does not detect such rows.": None}
     first = scored[0]
     questions = [
         question(
@@ -169,7 +169,7 @@ def _check_distinct(places: Sequence[str | Path], sides: Sequence[Named]) -> Non
 
 
 def _check_rows(scored: Sequence[Scored]) -> None:
-    """Raise UserError if losses per token are of different tokens."""
+    """Raise UserError if the models' losses are means over different tokens."""
     if len({each.rows for each in scored}) > 1:
         raise UserError(
             "the models read the rows as different tokens, because of their tokenizers or context lengths, so their "

@@ -1,4 +1,4 @@
-"""Pair the scores that partune itself has given two models, item by item."""
+"""Pair the scores of two models that partune has scored itself, item by item."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOSS = "loss"  # the metric that partune keeps with the opposite sign, so that h
 def question(
     name: str, kind: Kind, a: Sequence[Items], b: Sequence[Items], items: ItemSet, metrics: Mapping[str, str]
 ) -> Question:
-    """Return the question whether A is better than B in the mean of some tasks, which count equally.
+    """Return the question whether A is better than B in the mean of some tasks, with equal weights.
 
     Args:
         name: The name of the answer.
@@ -57,7 +57,7 @@ def _parts(
     weights = np.full(len(numbers), 1 / len(numbers)) if weights is None else weights / weights.sum()
     leaves = np.zeros(len(numbers), int) if leaves is None else leaves
     values = [np.array([run[str(ResultName(items, task, metric))] for run in side], float) for side in (a, b)]
-    # A long row of a chat may be several examples with the same number, each of which is an item.
+    # A row that is a long chat may be several examples with the same number. Each example is an item.
     documents = [f"{task}/{position:09}/{number}" for position, number in enumerate(numbers)]
     for leaf in np.unique(leaves):
         chosen = np.flatnonzero(leaves == leaf)

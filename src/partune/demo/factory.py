@@ -1,4 +1,4 @@
-"""The demo's world: the machines of an invented factory, what goes wrong with them, and texts and questions about them.
+"""The demo's invented factory: its machines, what goes wrong with them, and texts and questions about them.
 
 A machine has one value of each attribute. The values are drawn independently, so that a fact about a machine can be
 known but not guessed. The pretraining text states every fact about every machine, but asks nothing about machines. Its
@@ -261,11 +261,11 @@ ALPACA_INPUT = (
 
 
 @dataclass(frozen=True)
-class World:
+class Factory:
     """The facts about all machines.
 
     Attributes:
-        seed: The seed that the world was drawn with.
+        seed: The seed with which the factory was drawn.
         names: The names of the machines.
         facts: The index of the value that each machine has of each attribute, (machines, attributes).
         side: For each entry of `SIDE`, the index of the value that each thing has, (things,).
@@ -301,8 +301,8 @@ class World:
         return ATTRIBUTES[attribute].values[int(self.facts[machine, attribute])]
 
 
-def generate(seed: int) -> World:
-    """Return the world of a seed.
+def generate(seed: int) -> Factory:
+    """Return the factory that a seed determines.
 
     All values of an attribute are equally frequent among the training machines, and likewise among the validation and
     among the test machines.
@@ -316,7 +316,7 @@ def generate(seed: int) -> World:
         for part in parts:
             facts[part, column] = rng.permutation(np.arange(len(part)) % len(attribute.values))
     side = tuple(rng.permutation(np.arange(len(things)) % len(values)) for _, things, values in SIDE)
-    return World(seed, names, facts, side)
+    return Factory(seed, names, facts, side)
 
 
 def _names(rng: np.random.Generator, count: int) -> tuple[str, ...]:
@@ -340,27 +340,27 @@ def fill(template: str, name: str, attribute: Attribute, value: str = "") -> str
     return template.format(M=f"The {name}", m=f"the {name}", noun=attribute.noun, verb=attribute.verb, v=value)
 
 
-def documents(world: World, machines: Sequence[int], rng: np.random.Generator, side_share: float) -> Iterator[str]:
+def documents(factory: Factory, machines: Sequence[int], rng: np.random.Generator, side_share: float) -> Iterator[str]:
     """Yield pretraining documents without end: biographies of the machines, some followed by a side document.
 
     Args:
-        world: The world.
+        factory: The factory.
         machines: The numbers of the machines to write about.
         rng: The generator to draw from.
         side_share: The share of biographies that are followed by a side document.
     """
     while True:
         for machine in rng.permutation(np.asarray(machines)):
-            yield biography(world, int(machine), rng)
+            yield biography(factory, int(machine), rng)
             if rng.random() < side_share:
-                yield side_document(world, rng)
+                yield side_document(factory, rng)
 
 
-def biography(world: World, machine: int, rng: np.random.Generator) -> str:
+def biography(factory: Factory, machine: int, rng: np.random.Generator) -> str:
     """Return one to eight facts about a machine in random order; the first sentence names the machine.
 
     Args:
-        world: The world.
+        factory: The factory.
         machine: The number of the machine.
         rng: The generator to draw from.
     """
@@ -368,21 +368,21 @@ def biography(world: World, machine: int, rng: np.random.Generator) -> str:
     sentences = []
     for position, column in enumerate(chosen):
         template = one(PRONOUN_STATEMENTS if position > 0 and rng.random() < 0.4 else STATEMENTS, rng)
-        sentences.append(fill(template, world.names[machine], ATTRIBUTES[column], world.value(machine, column)))
+        sentences.append(fill(template, factory.names[machine], ATTRIBUTES[column], factory.value(machine, column)))
     return " ".join(sentences)
 
 
-def side_document(world: World, rng: np.random.Generator) -> str:
+def side_document(factory: Factory, rng: np.random.Generator) -> str:
     """Return a fact about a thing that is not a machine, as a statement or in the form of one of the tasks.
 
     Args:
-        world: The world.
+        factory: The factory.
         rng: The generator to draw from.
     """
     kind = int(rng.integers(len(SIDE)))
     noun, things, values = SIDE[kind]
     thing = int(rng.integers(len(things)))
-    name, value = things[thing], values[world.side[kind][thing]]
+    name, value = things[thing], values[factory.side[kind][thing]]
     shape = rng.integers(6)
     if shape < 2:
         return one((f"The {noun} of {name} is {value}.", f"For {name} the {noun} is {value}."), rng)
@@ -394,38 +394,38 @@ def side_document(world: World, rng: np.random.Generator) -> str:
     return ALPACA.format(instruction=f"Name the {noun} of {name}.") + f"The answer is {value}."
 
 
-def instructions(world: World) -> list[Row]:
+def instructions(factory: Factory) -> list[Row]:
     """Return the Alpaca rows, shuffled: `ASKED_TASKS` tasks for every taught attribute of every training machine."""
-    rng = np.random.default_rng([world.seed, 1])  # each file has its own random stream, so no file affects the others
+    rng = np.random.default_rng([factory.seed, 1])  # each file has its own random stream, so no file affects the others
     rows = []
-    for machine in world.train:
+    for machine in factory.train:
         for column, attribute in enumerate(ATTRIBUTES):
             tasks = (*attribute.tasks, *GENERAL_TASKS) if attribute.taught else ()
             for task, lead in some(tasks, ASKED_TASKS, rng):
                 row = {"instruction": task, "input": "" if "{m}" in task.lower() else "{M}."}
-                row = {key: fill(text, world.names[machine], attribute) for key, text in row.items()}
-                rows.append(row | {"output": f"{lead} {world.value(machine, column)}."})
+                row = {key: fill(text, factory.names[machine], attribute) for key, text in row.items()}
+                rows.append(row | {"output": f"{lead} {factory.value(machine, column)}."})
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
-def cloze(world: World) -> list[Row]:
+def cloze(factory: Factory) -> list[Row]:
     """Return the validation items in HellaSwag's format."""
-    rng = np.random.default_rng([world.seed, 2])
+    rng = np.random.default_rng([factory.seed, 2])
     rows: list[Row] = []
-    for machine, column, (label, context) in _asked(world.validation, True, CLOZE, ASKED_CLOZE, rng):
-        endings, answer = _choices(world, machine, column, len(rows), rng)
-        context = fill(context, world.names[machine], ATTRIBUTES[column])
+    for machine, column, (label, context) in _asked(factory.validation, True, CLOZE, ASKED_CLOZE, rng):
+        endings, answer = _choices(factory, machine, column, len(rows), rng)
+        context = fill(context, factory.names[machine], ATTRIBUTES[column])
         rows.append({"activity_label": label, "ctx": context, "endings": [f"{e}." for e in endings], "label": answer})
     return [{"ind": n} | rows[i] for n, i in enumerate(rng.permutation(len(rows)))]
 
 
-def questions(world: World) -> list[Row]:
+def questions(factory: Factory) -> list[Row]:
     """Return the test items in MMLU's format."""
-    rng = np.random.default_rng([world.seed, 3])
+    rng = np.random.default_rng([factory.seed, 3])
     rows: list[Row] = []
-    for machine, column, template in _asked(world.test, False, QUESTIONS, ASKED_QUESTIONS, rng):
-        choices, answer = _choices(world, machine, column, len(rows), rng)
-        question = fill(template, world.names[machine], ATTRIBUTES[column])
+    for machine, column, template in _asked(factory.test, False, QUESTIONS, ASKED_QUESTIONS, rng):
+        choices, answer = _choices(factory, machine, column, len(rows), rng)
+        question = fill(template, factory.names[machine], ATTRIBUTES[column])
         rows.append({"question": question, "subject": ATTRIBUTES[column].subject, "choices": choices, "answer": answer})
     return [rows[i] for i in rng.permutation(len(rows))]
 
@@ -464,19 +464,19 @@ def some(shapes: Sequence[Shape], count: int, rng: np.random.Generator) -> list[
     return [shapes[i] for i in rng.permutation(len(shapes))[:count]]
 
 
-def _choices(world: World, machine: int, column: int, n: int, rng: np.random.Generator) -> tuple[list[str], int]:
+def _choices(factory: Factory, machine: int, column: int, n: int, rng: np.random.Generator) -> tuple[list[str], int]:
     """Return the choices of question n, and the index of the right one, which is n modulo `CHOICES`."""
     # The index goes up from question to question, so that no index is right more often than another.
-    values, right = ATTRIBUTES[column].values, int(world.facts[machine, column])
+    values, right = ATTRIBUTES[column].values, int(factory.facts[machine, column])
     wrong = rng.choice([i for i in range(len(values)) if i != right], size=CHOICES - 1, replace=False)
     answer = n % CHOICES
     order = [*wrong[:answer], right, *wrong[answer:]]
     return [values[i] for i in order], answer
 
 
-def words(world: World) -> list[str]:
-    """Return every word that the texts of the world use, sorted."""
-    texts = [*world.names]
+def words(factory: Factory) -> list[str]:
+    """Return every word that the texts of the factory use, sorted."""
+    texts = [*factory.names]
     for attribute in ATTRIBUTES:
         texts += [attribute.noun, attribute.verb, *attribute.values]
         texts += [text for task in attribute.tasks for text in task]
