@@ -227,9 +227,9 @@ def work(url: str, name: str, options: dict[str, Any], n: int) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        *(("random", "journal"), ("bo", "journal"), ("soo", "sqlite")),
+        *(("random", "journal"), ("soo", "sqlite")),
         *(pytest.param(*pair, marks=pytest.mark.thorough) for pair in (("soo", "journal"), ("random", "sqlite"))),
-        pytest.param("bo", "sqlite", marks=pytest.mark.thorough),
+        *(pytest.param("bo", kind, marks=pytest.mark.thorough) for kind in ("journal", "sqlite")),
     ],
 )
 def test_processes_share_a_study(kind: str, name: str, tmp_path: Path) -> None:

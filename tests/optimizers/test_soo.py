@@ -138,7 +138,7 @@ def test_an_ask_that_brought_nothing_left_no_trace(seed: int, space: Space, comp
 
     rng = np.random.default_rng(seed)
     session = Session(SOO(space, compare=compare), objective)
-    for _ in range(60):
+    for _ in range(40):
         if rng.random() < 0.5:
             session.ask(int(rng.integers(1, 9)))
         elif session.pending:

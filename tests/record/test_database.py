@@ -26,6 +26,8 @@ from tests.study.test_study import PLANE, Interrupt, himmelblau, outcomes
 from tests.support.postgres import ENCODED, PASSWORD, Server
 from tests.support.simulated import SimulatedTuning
 
+pytestmark = pytest.mark.usefixtures("revisions")
+
 SECRETS = (PASSWORD, ENCODED, "s3cr3t")
 
 
@@ -48,7 +50,14 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["soo", "bamsoo"])
+@pytest.mark.parametrize(
+    ("url", "algorithm"),
+    [
+        *(("sqlite", "bamsoo"), ("postgresql", "soo")),
+        *(pytest.param(*each, marks=pytest.mark.thorough) for each in (("sqlite", "soo"), ("postgresql", "bamsoo"))),
+    ],
+    indirect=["url"],
+)
 def test_an_interrupted_study_continues_as_the_unbroken_one(algorithm: str, url: str, tmp_path: Path) -> None:
     unbroken = Study(PLANE, himmelblau, algorithm, seed=1).run(13)
     where = tmp_path / "s"

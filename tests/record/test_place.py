@@ -13,6 +13,8 @@ from partune.record.place import STORAGE, DatabasePlace, JournalPlace, MemoryPla
 from partune.record.record import Record
 from tests.study.test_study import PLANE, himmelblau
 
+pytestmark = pytest.mark.usefixtures("revisions")
+
 
 def test_no_study_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no study in .*journal\.log is missing"):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 DATE = "2026-01-02T03-04-05.678901"
 
@@ -101,7 +102,8 @@ def evaluated(folder: Path, model: Path, tasks: Path, names: Sequence[str], **op
         text = re.sub(r"test: (\w+\.jsonl)", lambda match: f"test: {tasks}/{match[1]}", path.read_text())
         path.write_text(text)
     tracker = EvaluationTracker(output_path=str(folder))
-    with quiet():
+    # The harness lists what pip and others know of the machine, which takes longer than the models.
+    with quiet(), patch("torch.utils.collect_env.get_pretty_env_info", return_value=""):
         found = lm_eval.simple_evaluate(
             "hf",
             model_args=f"pretrained={model},dtype=float32",

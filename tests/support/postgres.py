@@ -56,7 +56,24 @@ def account() -> dict[str, object]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
+def revisions() -> Iterator[None]:
+    """Load the revisions of Optuna's tables once, ten scripts that every database would load anew when it is opened."""
+    from optuna.storages._rdb.storage import _VersionManager
+
+    load, loaded = _VersionManager._create_alembic_script, []
+
+    def once(manager: _VersionManager) -> object:
+        if not loaded:
+            loaded.append(load(manager))
+        return loaded[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "_create_alembic_script", once)
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres(revisions: None) -> Iterator[Server]:
     pytest.importorskip("psycopg")
     if (folder := programs()) is None:
         pytest.skip("PostgreSQL is not installed")

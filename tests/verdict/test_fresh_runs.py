@@ -679,6 +679,7 @@ def test_a_record_without_looks_or_fresh_runs_has_its_verdict(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_flips")
 def test_a_landscape_of_equals_gives_no_false_better_and_a_gain_is_seen(thorough: bool) -> None:
     """Short; docs/report.md has 400 studies a row. Without fresh runs .7 of the first kind say BETTER."""
     most, simulate = SCRIPT["most"], SCRIPT["run"]

@@ -35,6 +35,7 @@ def crossed(rng: np.random.Generator, runs: int, items: int, between: float, own
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_flips")
 def test_the_variance_of_a_crossed_design_is_unbiased() -> None:
     """Without the clamp at 0 it would be so exactly; with runs that differ much the clamp is never met."""
     rng = np.random.default_rng(5)
@@ -73,15 +74,16 @@ def test_a_small_task_has_its_own_degrees_of_freedom() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_flips")
 def test_two_fresh_runs_keep_the_level_against_a_base_model() -> None:
-    """One degree of freedom of the runs beside 1,999 of the items: merged by Satterthwaite, 8 to 9 % say "better"."""
+    """One degree of freedom of the runs beside 399 of the items: merged by Satterthwaite, 8 to 9 % say "better"."""
     rng = np.random.default_rng(9)
     studies = 400
     said = 0
     for _ in range(studies):
-        items = rng.normal(0.5, 0.2, 2000)
-        runs = items + rng.normal(0, 0.02, (2, 1)) + rng.normal(0, 0.4, (2, 2000))
-        said += compare(several(runs), one(items + rng.normal(0, 0.4, 2000)), level(1)).better
+        items = rng.normal(0.5, 0.2, 400)
+        runs = items + rng.normal(0, 0.02, (2, 1)) + rng.normal(0, 0.18, (2, 400))
+        said += compare(several(runs), one(items + rng.normal(0, 0.18, 400)), level(1)).better
     assert said <= stats.binom(studies, LEVEL).ppf(0.995)
 
 
