@@ -55,8 +55,10 @@ def test_a_label_that_wins_whatever_is_asked_is_said() -> None:
         'The adapter with the defaults gives the label "login" to 95% of the rows, whatever is asked; 25% of the rows '
         "have it."
     )
-    rightly = _labelled(items_of([1] * 19 + [0], [1] * 20), NAMES)  # nearly all rows have it
-    assert rightly["always"] is None
+    imbalanced = [1] * 19 + [0]
+    assert _labelled(items_of(imbalanced, [1] * 20), NAMES)["always"] == {"label": "login", "given": 1.0, "own": 0.95}
+    assert _labelled(items_of(imbalanced, imbalanced), NAMES)["always"] is None
+    assert _labelled(items_of([1] * 20, [1] * 20), NAMES)["always"] is None  # there is nothing else to give
 
 
 def test_many_labels_have_their_most_frequent_confusions_listed() -> None:

@@ -17,7 +17,7 @@ from partune.runtime import rounding
 from partune.trial import Trial
 from partune.trial.names import ROWS, ItemSet, ResultName
 
-WINS = 0.9  # a model that gives one label to at least this share of rows is said to give it to almost all
+WINS = 0.9  # a model gives one label whatever is asked if it gives it to this share of the rows with other labels
 WIDEST = 20  # the largest number of labels whose confusions are shown as a table
 CALLED = {"base": "The untouched base", "defaults": "The adapter with the defaults", "winner": "The winner"}
 PAIRS = 10  # the number of confusions that are listed if there are more than WIDEST labels
@@ -51,14 +51,14 @@ def _labelled(items: Mapping[str, np.ndarray[Any, Any]], names: list[str]) -> Su
     given = likelihoods.argmax(axis=1)
     shares = np.bincount(given, minlength=len(names)) / len(given)
     most = int(shares.argmax())
-    own = float((gold == most).mean())
+    own, others = float((gold == most).mean()), given[gold != most]
     return {
         # The mean is over the labels that occur in the rows. By default, it would include labels that only the model
         # gives, and the means of base, defaults and winner would be over different labels.
         "macro_f1": float(f1_score(gold, given, labels=np.unique(gold), average="macro", zero_division=0.0)),
         "confusion": confusion_matrix(gold, given, labels=range(len(names))).tolist(),
         "always": {"label": names[most], "given": float(shares[most]), "own": own}
-        if shares[most] >= WINS > own
+        if len(others) and shares[most] >= WINS and (others == most).mean() >= WINS
         else None,
     }
 
