@@ -80,7 +80,7 @@ def test_items_that_stand_in_the_training_rows_are_told() -> None:
     entry = {"what": "arc", "items": 1172, "same": 0, "alike": 0, "rows": []}
     assert seen_notes(entry) == ["None of the 1,172 items of arc occurs in the training rows."]
     (one,) = seen_notes({**entry, "same": 1, "rows": [7]})
-    assert one.startswith("1 of the 1,172 items of arc asks what a training row asks (row 7): scores on such items show what")
+    assert one.startswith("1 of the 1,172 items of arc asks what a training row asks (row 7): scores on such items")
     same, alike = row_notes({"seen": [{**entry, "same": 20, "alike": 2, "rows": [1, 5, 9]}]})
     assert same.startswith("20 of the 1,172 items of arc ask what a training row asks (such as rows 1, 5, 9): ")
     assert alike == "2 more share 13 words in a row with a training row: check whether they ask the same."
