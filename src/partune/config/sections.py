@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -266,7 +266,8 @@ def _checked_pack(pack: int | str) -> int | str:
     return pack
 
 
-TRACKERS = ("mlflow", "wandb", "tensorboard", "trackio")
+Tracker = Literal["mlflow", "wandb", "tensorboard", "trackio"]
+TRACKERS: tuple[str, ...] = get_args(Tracker)
 
 
 def _listed(value: Any) -> Any:
@@ -289,7 +290,7 @@ class Where(Section):
     """YAML file that describes a batch system (slurm, oar, pbs, lsf, htcondor, sge), whose jobs run the trials."""
     time_limit: PositiveFloat | None = None
     """Time limit of a trial on a worker, in seconds. A trial that takes longer fails, and its worker is restarted."""
-    track: Annotated[tuple[Literal["mlflow", "wandb", "tensorboard", "trackio"], ...], BeforeValidator(_listed)] = ()
+    track: Annotated[tuple[Tracker, ...], BeforeValidator(_listed)] = ()
     """Experiment tracker that gets a run for each trial and baseline: mlflow, wandb, tensorboard or trackio. Repeat it
     for several."""
 

@@ -66,6 +66,15 @@ class TrackedRun:
     failed: bool
     seconds: float | None
 
+    @property
+    def rows(self) -> dict[int, dict[str, float]]:
+        """The values of all curves by step, in the order of the steps, and then by the name of the curve."""
+        rows: dict[int, dict[str, float]] = {}
+        for name, (steps, values) in self.curves.items():
+            for step, value in zip(steps.tolist(), values.tolist(), strict=True):
+                rows.setdefault(step, {})[name] = value
+        return dict(sorted(rows.items()))
+
 
 class Tracker(Watcher, ABC):
     """A watcher that sends runs to an experiment tracker, in a thread of its own, so that no trial waits.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 from partune.integrations.tracking import TrackedRun, Tracker
 
@@ -47,11 +46,7 @@ class Trackio(Tracker):
             auto_log_gpu=False,
             auto_log_cpu=False,
         )
-        rows: dict[int, dict[str, Any]] = {}
-        for name, (steps, values) in run.curves.items():
-            for step, value in zip(steps.tolist(), values.tolist(), strict=True):
-                rows.setdefault(step, {})[name] = value
-        for step in sorted(rows):
-            entry.log(rows[step], step=step)
-        entry.log(dict(run.metrics), step=max(rows, default=0))
+        for step, row in run.rows.items():
+            entry.log(row, step=step)
+        entry.log(dict(run.metrics), step=max(run.rows, default=0))
         entry.finish()

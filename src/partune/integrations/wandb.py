@@ -53,12 +53,7 @@ class WandB(Tracker):
             reinit="create_new",
             settings=quiet,
         )
-        # Rows of a history have growing steps, so all curves that have a value at a step share its row.
-        rows: dict[int, dict[str, float]] = {}
-        for name, (steps, values) in run.curves.items():
-            for step, value in zip(steps.tolist(), values.tolist(), strict=True):
-                rows.setdefault(step, {})[name] = value
-        for step in sorted(rows):
-            entry.log(rows[step], step=step)
+        for step, row in run.rows.items():  # the steps of a history have to grow
+            entry.log(row, step=step)
         entry.summary.update(dict(run.metrics))
         entry.finish(exit_code=int(run.failed))
