@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from partune.errors import UserError, reason
 from partune.integrations.tracking import TrackedRun, Tracker, plain_name
+from partune.runtime.variables import variables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 METRICS, PARAMS = 1000, 100  # the most that a server takes in one request, of all together and of parameters
+# For the first question to a server, so that an absent one is reported in seconds instead of minutes.
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 TEXT = 5000  # the most characters of a tag that every version of the server takes
 
 
@@ -42,7 +44,7 @@ class MLflow(Tracker):
         self._client: MlflowClient = MlflowClient()
         self._experiments: dict[str, str] = {}
         try:
-            with _impatient():
+            with variables(IMPATIENT | {name: os.environ[name] for name in IMPATIENT if name in os.environ}):
                 self._client.search_experiments(max_results=1)
         except Exception as error:
             raise UserError(
@@ -78,17 +80,3 @@ class MLflow(Tracker):
             found = self._client.get_experiment_by_name(name)
             self._experiments[name] = self._client.create_experiment(name) if found is None else found.experiment_id
         return self._experiments[name]
-
-
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """Let MLflow try once and for ten seconds, instead of for minutes, within the context."""
-    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-    before = {name: os.environ.get(name) for name in limits}
-    os.environ.update({name: value for name, value in limits.items() if before[name] is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]

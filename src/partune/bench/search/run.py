@@ -13,11 +13,9 @@ from __future__ import annotations
 import json
 import math
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from partune.runtime.failures import one_line
 from partune.runtime.isolation import own_generators, quiet
 from partune.runtime.paths import make_folder
 from partune.runtime.threads import torch_threads
+from partune.runtime.variables import variables
 from partune.trial import Config
 
 RUNS = "runs.jsonl"
@@ -118,29 +117,17 @@ def results(jobs: list[RunKey], workers: int) -> Iterator[SearchRun]:
     if workers == 1 or len(jobs) < 2:
         yield from (race(*job) for job in jobs)
         return
-    # Processes are spawned, because a fork of a process with numerical threads can deadlock.
-    with one_thread(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    # Processes are spawned, because a fork of a process with numerical threads can deadlock. Numerical libraries read
+    # the variables when they are loaded, which is before any of our code runs.
+    with (
+        variables(dict.fromkeys(THREADS, "1")),
+        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
+    ):
         try:
             for future in as_completed([pool.submit(race, *job) for job in jobs]):
                 yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Make processes that are started inside the context compute with one thread each."""
-    # Numerical libraries read these variables when they are loaded, which is before any of our code runs.
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def race(name: str, who: str, seed: int, budget: int) -> SearchRun:
