@@ -1,13 +1,12 @@
-"""One thread a process, no network: set before any library is imported. The longest files of tests come first."""
+"""One thread a process, no network: set before any library is imported."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections import Counter
 
 import hypothesis
-import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,7 +16,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-pytest_plugins = ["tests.support.browser", "tests.support.postgres", "tests.support.thorough", "tests.support.times"]
+pytest_plugins = [f"tests.support.{name}" for name in ("browser", "order", "postgres", "thorough", "times")]
 
 # On a busy machine any example may take longer than Hypothesis' 200 ms, which says nothing about the code.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -32,12 +31,7 @@ def unsynced(descriptor: int) -> None:
 os.fsync = unsynced  # type: ignore[assignment]
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, because some tests wait for schedulers, databases and browsers."""
-    return (os.cpu_count() or 1) + 1
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests first, so that processes which share the files out among them end together."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+def pytest_collection_finish() -> None:
+    """Take what is imported by now out of every later collection of garbage: it is most of the heap, and stays."""
+    gc.collect()
+    gc.freeze()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import ROOT, rooms
+from tests.support import ROOT, order, rooms
 
 SOURCES = ROOT / "src" / "partune"
 TESTS = ROOT / "tests"
@@ -175,3 +175,7 @@ def test_the_tests_lie_where_the_sources_do() -> None:
         if not (TESTS / path.parent / f"test_{path.parent.name if path.stem == '__init__' else path.stem}.py").is_file()
     }
     assert lacking == set(UNTESTED)
+
+
+def test_the_files_that_run_first_exist() -> None:
+    assert [path for path in order.FILES if not path.is_file()] == []
