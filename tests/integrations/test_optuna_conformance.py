@@ -14,7 +14,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSampler
 from partune.integrations.optuna import PartuneSampler
 
 CASES = [
-    pytest.param("random", {}, id="random"),
+    pytest.param("random", {}, id="random", marks=pytest.mark.thorough),  # it has all that lhs has, and less
     pytest.param("lhs", {"size": 5}, id="lhs"),
     pytest.param("soo", {}, id="soo"),
     pytest.param("bo", {"n_init": 3, "look": 16, "rounds": 1}, id="bo", marks=pytest.mark.slow),

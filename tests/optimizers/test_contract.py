@@ -351,7 +351,7 @@ def unbroken(name: str) -> Session:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [1, 5, 10, *(pytest.param(part, marks=pytest.mark.thorough) for part in (0, 3, 7))])
+@pytest.mark.parametrize("part", [1, 5, *(pytest.param(part, marks=pytest.mark.thorough) for part in (0, 3, 7, 10))])
 @pytest.mark.parametrize("name", NAMES)
 def test_resumes_from_any_prefix_as_if_it_had_never_stopped(name: str, part: int) -> None:
     case, cut = (name, QUICK.get(name, {})), part * STEPS[name] // 10
@@ -393,9 +393,9 @@ def test_a_record_that_disagrees_is_refused_with_both_points(case: Case) -> None
 CUBE = Space({f"x{i}": Float(0, 1) for i in range(3)})
 
 # Algorithm, spheres, evaluations on each.
-SIGN_TEST = [("soo", 40, 60), ("bo", 12, 20), ("bamsoo", 12, 25)]
-SIGN_TEST += [(name, 40, 60) for name in ("sequool", "stroquool", "direct", "direct-l", "fda")]
-SIGN_TEST += [("annealing", 40, 40), ("ils", 40, 40), ("genetic", 40, 40)]
+SIGN_TEST = [("soo", 20, 60), ("bo", 8, 20), ("bamsoo", 8, 25)]
+SIGN_TEST += [(name, 20, 60) for name in ("sequool", "stroquool", "direct", "direct-l", "fda")]
+SIGN_TEST += [("annealing", 30, 40), ("ils", 30, 40), ("genetic", 20, 40)]
 
 
 def sphere(seed: int) -> Callable[[Config], float]:

@@ -364,7 +364,11 @@ def served(directories: dict[str, Path], request: pytest.FixtureRequest) -> Iter
 
 @pytest.mark.slow
 @NEEDED
-@pytest.mark.parametrize(("served", "looks"), [("tuned", LOOKS[1:3]), ("conditional", LOOKS[::3])], indirect=["served"])
+@pytest.mark.parametrize(
+    ("served", "looks"),
+    [("tuned", LOOKS[1:3]), pytest.param("conditional", LOOKS[::3], marks=pytest.mark.thorough)],
+    indirect=["served"],
+)
 def test_every_page_is_quiet_and_fits(tab: Tab, served: str, looks: list[tuple[int, str, str]]) -> None:
     """No complaint, no request to anywhere else, nothing beyond the window's edge, readable; wide and narrow, both
     schemes; nothing to write with; hostile names are text."""

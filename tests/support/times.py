@@ -45,7 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--cpu-times") or config.getoption("--cpu-times-file"):
-        config.pluginmanager.register(CpuTimes(config.getoption("--cpu-times-file")), "cpu-times")
+        xdist_worker = hasattr(config, "workerinput")  # its reports reach the process that writes
+        file = None if xdist_worker else config.getoption("--cpu-times-file")
+        config.pluginmanager.register(CpuTimes(file), "cpu-times")
 
 
 class CpuTimes:

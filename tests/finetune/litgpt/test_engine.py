@@ -375,12 +375,12 @@ def test_the_command_line_runs_it(
 ) -> None:
     arguments = ["--model", str(folders["llama"]), "--data", str(data_file), "--task", str(task_file)]
     arguments += ["--engine", "litgpt", "--litgpt", str(command), "--steps", "3", "--batch-size", "4"]
-    arguments += ["--device", "cpu", "--algorithm", "random", "--budget", "2", "--name", "first"]
+    arguments += ["--device", "cpu", "--algorithm", "random", "--budget", "1", "--name", "first"]
     said(tmp_path, "tune", *arguments)
     assert "Verdict: " in said(tmp_path, "report", "runs/first")
-    said(tmp_path, "resume", "runs/first", "--budget", "3")
+    said(tmp_path, "resume", "runs/first", "--budget", "2")
     report = json.loads(said(tmp_path, "report", "runs/first", "--json"))
-    assert [trial["status"] for trial in report["trials"]] == ["done"] * 3
+    assert [trial["status"] for trial in report["trials"]] == ["done"] * 2
     assert sorted(path.name for path in (tmp_path / "runs" / "first" / "litgpt").iterdir()) == [
         "base",
         "convert_to_litgpt.log",

@@ -139,7 +139,7 @@ def test_a_base_that_cannot_be_scored_is_the_users_to_mend(make: Any, monkeypatc
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_a_hundred_trials(make: Any) -> None:
+def test_memory_stays_flat_over_many_trials(make: Any) -> None:
     tuner = make(training={"steps": 1, "batch_size": 2})
 
     def alive() -> tuple[int, int]:
@@ -164,7 +164,7 @@ def test_memory_stays_flat_over_a_hundred_trials(make: Any) -> None:
     for number in range(5):
         trial(number)
     before, objects = tensors(), len(gc.get_objects())
-    for number in range(100):
+    for number in range(40):
         trial(number)
     assert tensors() == before
-    assert len(gc.get_objects()) < objects + 500
+    assert len(gc.get_objects()) < objects + 200
