@@ -56,7 +56,7 @@ def test_a_prompt_is_tokenised_like_its_part_of_prompt_and_answer() -> None:
 
 @functools.cache
 def base_answers(task: str) -> list[bool]:
-    """Whether the base is right about each of the first items, by the plain definition: the choice of the highest log-likelihood."""
+    """Whether the base is right about each of the first items: the choice of the highest log-likelihood is."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -309,7 +309,9 @@ def test_blocks_are_the_repeated_ones(bases: dict[str, Base], kind: str) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["eager", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("aot_eager", "inductor"))])
+@pytest.mark.parametrize(
+    "backend", ["eager", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("aot_eager", "inductor"))]
+)
 def test_compiled_blocks_give_the_same_numbers(
     folders: dict[str, Path], base: Base, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
