@@ -7,6 +7,7 @@ import pytest
 from tests.support.command import modules_after
 
 
+@pytest.mark.slow
 def test_the_search_half_never_loads_transformers() -> None:
     code = (
         "import partune as pt\n"

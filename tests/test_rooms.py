@@ -114,6 +114,7 @@ def reached(start: str) -> set[str]:
     return seen
 
 
+@pytest.mark.slow
 def test_the_imports_are_all_seen() -> None:
     assert "partune.trial" in imports()["partune.space.space"]
     assert "partune.finetune.packed.engine" in imports()["partune.objectives.engine"]  # within a function

@@ -20,6 +20,8 @@ from partune.report.figures import VERMILLION
 from tests.support.drive import drive
 from tests.support.pictures import DOCS, SVG, circles, pixels
 
+pytestmark = pytest.mark.slow
+
 MODELS = {"bo", "bamsoo", "process"}  # fits whose last digits are the machine's
 PARTITIONS = ["direct", "soo", "sequool", "bamsoo"]
 
@@ -63,7 +65,6 @@ def test_the_grid_has_25_points_and_the_hypercube_one_in_each_row_and_column() -
     assert (np.sort(strata, axis=0) == np.arange(25)[:, None]).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", PARTITIONS)
 def test_the_cells_tile_the_square(name: str) -> None:
     picture, optimizer = drawn(name), course(name).study.optimizer
@@ -111,7 +112,6 @@ def test_leaps_begin_at_local_optima() -> None:
     assert set(ends) <= {"{},{}".format(*pixels(*course("ils").places[n])) for n in optimizer.leaves.values()}
 
 
-@pytest.mark.slow
 def test_the_command_draws_what_the_documentation_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gallery", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out

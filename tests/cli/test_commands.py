@@ -18,6 +18,7 @@ from tests.support.harness_samples import scored
 from tests.support.waiting import PATIENCE
 
 
+@pytest.mark.slow
 def test_resume_continues_to_a_larger_budget() -> None:
     branin()
     status, output, _ = run("resume", "runs/b", "--budget", "14")

@@ -60,6 +60,7 @@ def over_repeats(values: list[float]) -> tuple[Any, Any]:
     )
 
 
+@pytest.mark.slow
 def test_the_lower_bound_is_the_mean_and_the_best_of_the_samples(outcome: Outcome, found: Summary) -> None:
     trials = [record.trials() for record in records(outcome, "lhs")]
     anchors = [record.anchors() for record in records(outcome, "lhs")]

@@ -120,6 +120,7 @@ def test_the_tokenizer_goes_along_with_the_template_of_the_training(study: Study
     assert not [file for file in out.glob("*token*") if home in file.read_text()]
 
 
+@pytest.mark.slow
 def test_an_adapter_can_be_had_where_the_base_is_gone_and_it_is_said(
     study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,6 +137,7 @@ def assert_same(repeat: config.StudyConfig, study: config.StudyConfig) -> None:
         assert first[name] == section, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "key"),
     [*((section, key) for section, changes in CHANGED.items() for key in changes), *(("", key) for key in TOP)],
@@ -196,6 +197,7 @@ class Tuning(SimulatedTuning):
         return study.model_dump(mode="json", include={"model", "data", "training", "validation", "test"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "end",
     [

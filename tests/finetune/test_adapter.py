@@ -49,6 +49,7 @@ def saved(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_peft_loads_what_is_saved(
     folders: dict[str, Path], bases: dict[str, Base], saved: dict[str, tuple[Path, torch.Tensor]], kind: str

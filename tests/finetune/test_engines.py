@@ -77,6 +77,7 @@ def test_an_adapter_that_does_not_load_as_it_was_scored_is_told(
     assert near(tuner.evaluate(TRAINED), scored)  # the base is as it was
 
 
+@pytest.mark.slow
 def test_a_trial_is_scored_saved_and_scored_again(tuner: FineTune, tmp_path: Path) -> None:
     trial = Trial(0, {"learning_rate": 0.05, "lora_r": 4}, seed=1)
     found = tuner.evaluate(trial, tmp_path / "adapter")

@@ -84,6 +84,7 @@ MORE: dict[str, list[dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*PEOPLES, *MORE])
 def test_converted_rows_have_the_same_tokens(name: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     settings: dict[str, Any] = {}

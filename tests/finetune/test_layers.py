@@ -140,6 +140,7 @@ def with_gradients(model: PreTrainedModel, names: list[str]) -> set[str]:
         return {name for name, module in adapted.items() if module.lora_B["default"].weight.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma3", "mllama", "deepseek_v32"])
 def test_what_a_text_trains_is_what_has_a_gradient_in_peft(name: str) -> None:
     model = made(name)

@@ -13,12 +13,14 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSampler
 
 from partune.integrations.optuna import PartuneSampler
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     pytest.param("random", {}, id="random", marks=pytest.mark.thorough),  # it has all that lhs has, and less
     pytest.param("lhs", {"size": 5}, id="lhs"),
     pytest.param("soo", {}, id="soo"),
-    pytest.param("bo", {"n_init": 3, "look": 16, "rounds": 1}, id="bo", marks=pytest.mark.slow),
-    pytest.param("bamsoo", {}, id="bamsoo", marks=pytest.mark.slow),
+    pytest.param("bo", {"n_init": 3, "look": 16, "rounds": 1}, id="bo"),
+    pytest.param("bamsoo", {}, id="bamsoo"),
 ]
 
 

@@ -69,6 +69,7 @@ def printed(summary: Any) -> str:
 # ----- construction and checks
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported_or_loaded_at_construction() -> None:
     code = (
         "import sys; from partune.objectives.finetune import FineTune; import partune.finetune.training; "

@@ -76,6 +76,7 @@ def points(trials: list[Any]) -> list[tuple[float, ...]]:
 # ----- where and what
 
 
+@pytest.mark.slow
 def test_stays_in_the_cube_and_numbers_in_order(case: Case) -> None:
     trials = drive(build(case), bowl, budget=15)
     assert [trial.number for trial in trials] == list(range(15))

@@ -39,6 +39,7 @@ def better_than_all_larger(scores: Mapping[float, float], best: float, epsilon: 
 
 # Not the sphere: rounding splits its symmetric ties, which SciPy mends within 1e-13, and partune leaves as they are.
 # Nor one dimension, where cells are soon so small that their scores differ by rounding only.
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [DIRECT, DIRECTL])
 @pytest.mark.parametrize("name", [name for name in SYNTHETIC if name not in ("sphere", "sine-root")])
 def test_sampling_division_sizes_and_order_are_scipys(

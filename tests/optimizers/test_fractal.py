@@ -13,6 +13,7 @@ from tests.support.drive import drive
 from tests.support.pseudo_code import fda
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.parametrize("name", SYNTHETIC)
 def test_the_points_of_the_pseudo_code_in_its_order(name: str, levels: int) -> None:

@@ -15,6 +15,7 @@ from tests.support.drive import drive
 from tests.support.pseudo_code import sequool
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [20, 50, 200])
 @pytest.mark.parametrize("name", SYNTHETIC)
 def test_the_points_of_the_published_pseudo_code_in_its_order(name: str, budget: int) -> None:

@@ -32,6 +32,7 @@ def assert_same_points(trials: list[Trial], expected: list[list[float]], box: li
         assert trial.point == pytest.approx(u, rel=0, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compare", [">=", ">"])
 @pytest.mark.parametrize("h_max", H_MAX)
 @pytest.mark.parametrize("name", BOXES)

@@ -36,6 +36,7 @@ def kernel(surrogate: Surrogate, A: Any, B: Any) -> Any:
     return K
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [CUBE, MIXED], ids=["reals", "mixed"])
 @pytest.mark.parametrize("errors", [None, "some"])
 @pytest.mark.parametrize("n", [3, 20, 60])

@@ -83,6 +83,7 @@ def outcome(use: str, directory: Path) -> str:
     return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_a_byte_that_changed_in_the_journal_is_fine_or_one_line(seed: int, whole: Path, tmp_path: Path) -> None:
     content = mutated((whole / "journal.log").read_bytes(), random.Random(seed))

@@ -116,6 +116,7 @@ def test_sqlite_refuses_a_second_driver_and_says_why(tmp_path: Path) -> None:
     study.run(3)
 
 
+@pytest.mark.slow
 def test_postgresql_has_one_leader(postgres: Server, tmp_path: Path) -> None:
     first = Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", storage=postgres.url)
     with pytest.raises(

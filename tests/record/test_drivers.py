@@ -159,6 +159,7 @@ def test_the_living_keep_their_trials(storage: str | None, tmp_path: Path) -> No
     leader.close()
 
 
+@pytest.mark.slow
 def test_a_result_that_comes_after_the_takeover_is_dropped(storage: str | None, tmp_path: Path) -> None:
     leader, joined = pair(tmp_path / "s", "random", storage)
     lost = joined._loop.next(3)

@@ -93,6 +93,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 # ----- what is shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_the_view_is_what_optuna_itself_reads_in_the_journal(directories: dict[str, Path], name: str) -> None:
     journal = JournalStorage(JournalFileBackend(str(directories[name] / JOURNAL)))

@@ -90,6 +90,7 @@ class Itemised(Objective):
         return Observation({"score": float(values.mean())}, items={"search/t/acc": values})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [2, 5, 9])
 @pytest.mark.parametrize("objective", [SimulatedTuning, Itemised, None])
 def test_a_full_disk_ends_the_run_in_one_line_and_the_study_goes_on(

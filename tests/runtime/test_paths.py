@@ -46,6 +46,7 @@ GIVEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", BAD, ids=["long", "long in bytes", "deep", "no user", "zero byte", "surrogate"])
 @pytest.mark.parametrize("where", GIVEN)
 def test_a_path_that_cannot_be_is_one_line(

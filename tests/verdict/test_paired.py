@@ -247,6 +247,7 @@ def test_losses_are_shown_by_holms_procedure(p_worse: tuple[float, ...], worse: 
     assert found.sentence.count("SHOWN WORSE than") + found.sentence.count(" and than") == len(worse)
 
 
+@pytest.mark.slow
 def test_several_baselines_do_not_make_a_false_loss_more_frequent() -> None:
     """Without any effect, and with p-values that are correlated as those of one winner are."""
     rng = np.random.default_rng(3)

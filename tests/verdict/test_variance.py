@@ -87,6 +87,7 @@ def test_two_fresh_runs_keep_the_level_against_a_base_model() -> None:
     assert said <= stats.binom(studies, LEVEL).ppf(0.995)
 
 
+@pytest.mark.slow
 def test_what_runs_answer_differently_counts_once() -> None:
     """Without luck of seeds, the residuals are all that varies: in the items' estimate and in that of the runs."""
     rng = np.random.default_rng(10)

@@ -74,6 +74,7 @@ def test_no_case_is_told_twice(cases: dict[str, dict[str, list[Any]]]) -> None:
         assert len(set(texts)) == len(texts), name
 
 
+@pytest.mark.slow
 def test_the_test_is_about_what_training_never_shows(make: ModuleType, cases: dict[str, dict[str, list[Any]]]) -> None:
     def words(name: str, part: str) -> set[str]:
         return {

@@ -130,6 +130,7 @@ def test_the_whole_of_alpaca_is_read(tokenizer: PreTrainedTokenizerFast) -> None
     assert cut.trained.sum() < examples.cut(256, "all").trained.sum()
 
 
+@pytest.mark.slow
 def test_two_thousand_rows_of_alpaca(tokenizer: PreTrainedTokenizerFast) -> None:
     spec = config.Data(path=str(ALPACA_2K))
     rows = read_rows(spec)
@@ -158,6 +159,7 @@ def test_alpaca_as_a_table_has_the_rows_of_its_json(name: str, tmp_path: Path) -
     assert read_rows(config.Data(path=str(path))) == rows
 
 
+@pytest.mark.slow
 def test_the_story_goes_on_as_it_should(stories: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     model = AutoModelForCausalLM.from_pretrained(stories)
     assert model.num_parameters() == 260_032

@@ -89,6 +89,7 @@ def test_killed_again_and_again_a_study_ends_as_the_unbroken_one(algorithm: str,
     assert 24 <= len(calls) <= 28
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = partune(*tune("first", "soo"), cwd=tmp_path)
     eventually((tmp_path / "calls").exists)

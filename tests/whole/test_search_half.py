@@ -16,6 +16,8 @@ import pytest
 from partune.runtime.extras import FINETUNE, install_command
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = f"""
 import contextlib, importlib.machinery, io, json, pathlib, sys
 
@@ -75,7 +77,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(run.stdout)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("line", WORKS)
 def test_what_is_about_functions_and_records_works(ran: Any, line: str) -> None:
     status, out, _ = ran[0][line]
@@ -83,7 +84,6 @@ def test_what_is_about_functions_and_records_works(ran: Any, line: str) -> None:
     assert WORKS[line] in out
 
 
-@pytest.mark.slow
 def test_to_doctor_it_is_no_fault(ran: Any) -> None:
     verdicts = {check["name"]: check["verdict"] for check in json.loads(ran[0][DOCTOR][1])["checks"]}
     assert {verdicts[name] for name in ("libraries", "devices", "extra: finetune")} == {"ok"}

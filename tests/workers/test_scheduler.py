@@ -39,6 +39,7 @@ def test_certificates_ask_for_an_address_that_says_so(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_nobody_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("partune.workers.scheduler.CONNECT", 0.5)
     nobody = f"tcp://127.0.0.1:{free_port()}"

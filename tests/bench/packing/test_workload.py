@@ -12,6 +12,7 @@ from partune.bench.options import Packing
 from partune.bench.packing.workload import make, shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [16, 64])
 def test_synthetic_data_has_the_length_asked_for(tmp_path: Path, length: int) -> None:
     made = make(tmp_path, Packing(model="1M", length=length, items=3))

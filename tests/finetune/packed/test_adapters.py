@@ -113,6 +113,7 @@ def test_with_dropout_gradients_and_training_are_a_references_with_the_same_mask
         assert largest(weights[seed], expected.weights) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapters_begin_as_pefts_do(bases: dict[str, Base], kind: str) -> None:
     base, trial = bases[kind], settings(lora_r=5)

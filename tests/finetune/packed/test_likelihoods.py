@@ -97,6 +97,7 @@ def requests_of(bases: dict[str, Base], task_file: Path) -> Any:
     return build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_hflms_on_the_exported_adapters(
     bases: dict[str, Base], requests_of: Any, kind: str, tmp_path: Path

@@ -10,6 +10,7 @@ from tests.support.packs import ORDER, settings, train
 from tests.support.peft_oracle import largest, plain_loop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "both"])
 def test_optimisers_mix(doubles: dict[str, Base], examples: Examples, optimizer: str) -> None:
     base = doubles["llama"]

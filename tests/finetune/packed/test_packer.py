@@ -96,6 +96,7 @@ def check_same(found: Outcome, expected: Outcome) -> None:
     assert found.cost["tokens"] == expected.cost["tokens"]
 
 
+@pytest.mark.slow
 def test_trials_come_back_the_same_alone_and_together(packer: Packer, job: Make) -> None:
     """More trials than slots, of different lengths: packs form, refill and shrink."""
     jobs = [job(seed, steps=3 + 2 * (seed % 3), lora_r=2 + seed, batch_size=2 + seed % 2) for seed in range(7)]

@@ -24,6 +24,7 @@ from tests.support.thorough import share
 from tests.support.tiny import longrope, make_base
 
 
+@pytest.mark.slow
 def test_no_other_trials_rows_choose_frequencies(tokenizer: PreTrainedTokenizerFast, examples: Examples) -> None:
     """LongRoPE takes those of the longest row in a forward pass; in PEFT, of the trial's own (micro-)batch."""
     base = make_base("phi3", tokenizer, **longrope(int(np.median(examples.lengths))))

@@ -373,6 +373,7 @@ def test_a_row_that_must_be_a_mistake_is_refused(row: dict[str, Any], message: s
     assert str(caught.value).startswith(f"rows.jsonl, row 2: {message}")
 
 
+@pytest.mark.slow
 def test_a_preference_without_a_prompt_begins_with_what_both_answers_share() -> None:
     """As TRL's `extract_prompt`, which leaves the space to the answer, if the words that differ begin differently."""
     from trl.data_utils import extract_prompt

@@ -33,6 +33,7 @@ def ended(template: str, pair: tuple[str, int]) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fewshot", [0, 2])
 @pytest.mark.parametrize("template", ["$A </s>", "<s> $A </s>", "<s> $A <pad>", "<s> $A </s> </s>"])
 def test_what_a_tokenizer_puts_after_every_text_is_no_part_of_a_choice(

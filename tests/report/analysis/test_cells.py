@@ -22,6 +22,7 @@ def grown(algorithm: str, budget: int, space: Space = PLANE) -> tuple[Study, Par
     return study, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["soo", "bamsoo", "direct", "direct-l", "sequool", "stroquool"])
 def test_the_tree_is_grown_again_from_the_record(algorithm: str) -> None:
     study, found = grown(algorithm, 30, CUBE)

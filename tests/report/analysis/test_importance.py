@@ -22,6 +22,7 @@ def trials(n: int, space: Space, score: object) -> list[Trial]:
     return found
 
 
+@pytest.mark.slow
 def test_shares_are_those_of_the_variance() -> None:
     """Of 2 a + b the variances of a and b are 4 : 1, and c has none."""
     found = importance(SPACE, trials(80, SPACE, lambda c: 2 * c["a"] + c["b"]))

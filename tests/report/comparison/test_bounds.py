@@ -17,6 +17,7 @@ from tests.support.compared import TUNED, made, opened, table
 from tests.support.simulated import SimulatedTuning
 
 
+@pytest.mark.slow
 def test_base_defaults_and_winners_are_side_by_side_on_each_kind_of_items(tmp_path: Path) -> None:
     """Also on the test task, of which nothing but these was scored; a search that learns nothing is a lower bound."""
     algorithms = ("random", "soo")

@@ -11,6 +11,7 @@ from partune.cli import main
 from tests.support.full import files_of_at_most
 
 
+@pytest.mark.slow
 def test_the_command(repeated: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = [str(path) for path in repeated]
     out = tmp_path / "out"

@@ -11,6 +11,7 @@ from partune.trial import Trial
 from tests.support.drawn import drawn, near, traces
 
 
+@pytest.mark.slow
 def test_the_parallel_lines_have_gaps_where_a_hyperparameter_does_not_exist(facts: dict[str, Facts]) -> None:
     each = facts["conditional"]
     found = figures.parallel(each)

@@ -9,6 +9,7 @@ from partune.report.facts import Facts
 from tests.support.drawn import traces
 
 
+@pytest.mark.slow
 def test_depths_are_the_cells(facts: dict[str, Facts]) -> None:
     found = facts["bamsoo"].partition
     assert found is not None

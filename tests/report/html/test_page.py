@@ -83,6 +83,7 @@ def readers(pages: dict[str, str]) -> dict[str, Reader]:
     return {name: Reader(text) for name, text in pages.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_section_is_there_in_the_order_of_reading(readers: dict[str, Reader], name: str) -> None:
     family = name in ("soo", "bamsoo", "fda")
