@@ -157,7 +157,7 @@ def thorough(*values: str) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("redirected", [">/dev/full", ">&- 2>&-", "| head -n 1", *thorough(">&-", "2>/dev/full")])
+@pytest.mark.parametrize("redirected", [">/dev/full", ">&- 2>&-", *thorough("| head -n 1", ">&-", "2>/dev/full")])
 def test_a_study_outlives_its_standard_streams(tmp_path: Path, redirected: str) -> None:
     """Its record is what it is anyway; the exit status says whether the output could be written."""
     line = f"{sys.executable} -m partune {' '.join(TUNE)} {redirected}; echo ${{PIPESTATUS[0]}} >status"

@@ -426,8 +426,22 @@ def broken_off(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 1}, {"optimizer": "sgd", "learning_rate": 0.3}])
-@pytest.mark.parametrize("steps", [0, 1, 5])
+@pytest.mark.parametrize(
+    ("steps", "changes"),
+    [
+        (5, {}),
+        (1, {"micro_batch_size": 1}),
+        (0, {"optimizer": "sgd", "learning_rate": 0.3}),
+        *(
+            pytest.param(steps, changes, marks=pytest.mark.thorough)
+            for steps, changes in [
+                *((steps, {}) for steps in (0, 1)),
+                *((steps, {"micro_batch_size": 1}) for steps in (0, 5)),
+                *((steps, {"optimizer": "sgd", "learning_rate": 0.3}) for steps in (1, 5)),
+            ]
+        ),
+    ],
+)
 def test_a_trial_that_was_broken_off_ends_as_an_unbroken_one(
     packer: Packer, job: Make, tmp_path: Path, broken_off: Callable[..., None], changes: dict[str, Any], steps: int
 ) -> None:
