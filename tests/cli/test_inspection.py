@@ -45,11 +45,11 @@ def test_with_a_model_tokens_are_counted_and_what_is_trained_on_is_marked(
 ) -> None:
     assert main(["data", str(path), "--model", "demo", "--rows", "2", "--max-length", "5"]) == 0
     out = capsys.readouterr().out
-    assert "3 examples are cut at max_length 5.\n" in out
+    assert "3 training examples are cut at max_length (5 tokens).\n" in out
     assert "Tokens per example: " in out
     assert main(["data", str(path), "--model", "demo", "--rows", "2"]) == 0
     out = capsys.readouterr().out
-    assert "No example is cut at max_length 512.\n" in out
+    assert "No example is cut at 256 tokens, the most that the base model reads (max_length is 512).\n" in out
     assert "### Response:\n[[NA<eos>]]\n" in out
 
 

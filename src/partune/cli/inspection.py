@@ -51,12 +51,13 @@ def show(
         UserError: The data, the tokenizer, the validation rows or a task cannot be read, or the page cannot be written.
     """
     from partune.finetune.inspection import inspect
-    from partune.finetune.model import load_tokenizer
+    from partune.finetune.model import UNLIMITED, load_settings, load_tokenizer, positions_of
     from partune.runtime.console import Console, text
 
     path = None if html is None else _new_page(html)
     tokenizer = None if model is None else load_tokenizer(model)
-    found = inspect(data, tokenizer, max(count, ROWS_OF_PAGE) if path else count, validation, test)
+    context = UNLIMITED if model is None else positions_of(load_settings(model))
+    found = inspect(data, tokenizer, max(count, ROWS_OF_PAGE) if path else count, validation, test, context)
     console = console or Console(soft_wrap=True)
     for line in _page(found, data, count, colours=console.is_terminal and not console.no_color):
         console.print(line)
@@ -80,7 +81,7 @@ def _new_page(name: str) -> Path:
 def _page(found: Inspection, data: config.Data, count: int, colours: bool) -> Iterator[Text]:
     from partune.runtime.console import text
 
-    for note in (*reading_notes(found), *length_notes(found, data)):
+    for note in (*reading_notes(found), *length_notes(found)):
         yield text(note)
     for note, rows in scored_notes(found.seen):
         yield text(note)

@@ -43,6 +43,7 @@ __all__ = [
     "alpaca_pieces",
     "alpaca_prompt",
     "continued",
+    "cut_entries",
     "find_files",
     "is_empty",
     "is_file_name",
@@ -386,6 +387,16 @@ def continued(tokenizer: Any, texts: list[str], exact: bool = False) -> list[lis
 
 
 # ----- how the rows were read, for the record
+
+
+def cut_entries(max_length: int, context: int) -> dict[str, int]:
+    """Return the record's entries on the length to which examples are cut, and on the setting.
+
+    Args:
+        max_length: The setting.
+        context: The number of tokens that the model can read.
+    """
+    return {"cut_at": min(max_length, context), "max_length": max_length}
 
 
 ANSWER = {"alpaca": "output", "completion": "completion", "text": "text"}  # the field that is trained on

@@ -16,7 +16,8 @@ import numpy as np
 from partune import config
 from partune.errors import UserError
 from partune.finetune.contamination import Item, Seen, TrainingTexts, item_of
-from partune.finetune.data import Examples, is_empty, reading_of, tokenise
+from partune.finetune.data import Examples, cut_entries, is_empty, reading_of, tokenise
+from partune.finetune.model import UNLIMITED
 from partune.finetune.rows.files import read
 from partune.finetune.rows.forms import Rows, normalise
 from partune.finetune.rows.values import Row
@@ -45,7 +46,7 @@ class Inspection:
         texts: The first examples as the model reads them, each in parts: a text, and whether it is trained on. Empty
             without a tokenizer.
         lengths: The quantiles of the numbers of tokens: the shortest, the median, 90 %, 99 %, the longest.
-        cut: The number of examples that are longer than `max_length`.
+        cut: The number of examples that are cut, because they are longer than `max_length` or the model's context.
         counts: The number of examples by their number of tokens.
         seen: For the validation rows and for each task, how many of the items also occur among the rows.
     """
@@ -69,6 +70,7 @@ def inspect(
     count: int,
     validation: config.Validation | None = None,
     test: config.Test | None = None,
+    context: int = UNLIMITED,
 ) -> Inspection:
     """Read data and describe them.
 
@@ -78,6 +80,7 @@ def inspect(
         count: The number of rows to show.
         validation: Section `validation`, with rows or tasks to look for in the data; None for none.
         test: Section `test`, with tasks to look for in the data; None for none.
+        context: The number of tokens that the base model can read.
 
     Raises:
         UserError: The data, the validation rows or a task cannot be read.
@@ -102,11 +105,12 @@ def inspect(
     from partune.finetune.scoring.row_labels import evident_labels
 
     examples = tokenise(data, tokenizer, source)
-    cut = examples.cut(data.max_length, data.loss_on)
+    limit = cut_entries(data.max_length, context)
+    cut = examples.cut(limit["cut_at"], data.loss_on)
     labels = evident_labels(examples, tokenizer)
     return dataclasses.replace(
         found,
-        summary=cut.summary if labels is None else {**cut.summary, "labels": labels.named(tokenizer)},
+        summary={**cut.summary, **limit, **({} if labels is None else {"labels": labels.named(tokenizer)})},
         texts=[list(_parts(cut, i, tokenizer)) for i in range(min(count, len(cut)))],
         lengths=[int(value) for value in np.quantile(examples.lengths, QUANTILES, method="inverted_cdf")],
         cut=cut.truncated,

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -153,9 +153,25 @@ class Materials:
                 check_vocabulary(base, f"the task {part.task.name}", max(tokens, default=0))
         return Loaded(rows, rows if held is None else held.trained, held, scorer)
 
+    def cuts(self, base: Base, searched: Sequence[int] = ()) -> dict[str, Any]:
+        """Return the record's entries on the length to which training examples are cut.
+
+        Args:
+            base: The base model that reads the examples.
+            searched: The smallest and the largest `max_length` of the space; empty if it is not searched.
+        """
+        from partune.finetune.data import cut_entries
+
+        counts = {
+            str(length): self.examples(base, length, self.data.loss_on).truncated for length in sorted({*searched})
+        }
+        entries = cut_entries(self.data.max_length, base.positions)
+        return {**entries, "truncated_by_length": counts} if counts else dict(entries)
+
     @property
     def held_out(self) -> Mapping[str, int]:
         """The record's entries on the validation rows; empty if there are none."""
+        from partune.finetune.scoring.held_out import readable
         from partune.finetune.scoring.validation_rows import ValidationRows
 
         held = self.loaded.held
@@ -164,7 +180,11 @@ class Materials:
         scored = self.scorer.tasks[0]
         assert isinstance(scored, ValidationRows)
         lost = {"validation_cut": scored.examples.truncated, "validation_untrainable": scored.examples.untrainable}
-        return {**held.described, **{name: count for name, count in lost.items() if count}}
+        lost = {name: count for name, count in lost.items() if count}
+        if lost:
+            length = readable(self.base(self.study.training.dtype))
+            lost["validation_cut_at"] = min(self.data.max_length, length)
+        return {**held.described, **lost}
 
     @property
     def seen(self) -> Mapping[str, Any]:

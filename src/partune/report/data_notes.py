@@ -10,6 +10,22 @@ from partune.report import words
 _LISTING = "`partune data DATA --validation-data FILE` lists them."
 
 
+def loaded_notes(loaded: Mapping[str, Any]) -> list[str]:
+    """Return what a user should know about how rows were read and items are scored, one sentence each.
+
+    Args:
+        loaded: The record's summary of what was loaded.
+    """
+    notes = row_notes(loaded.get("data", {}))
+    if count := loaded.get("scoring", {}).get("truncated"):
+        verb = "loses its" if count == 1 else "lose their"
+        notes.append(
+            f"{words.several(count, 'text')} of the scored items {verb} beginning, because the base model cannot read "
+            "the whole text at once."
+        )
+    return notes
+
+
 def row_notes(data: Mapping[str, Any]) -> list[str]:
     """Return what a user should know about how rows were read, one sentence each.
 
@@ -47,13 +63,11 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
             f"The chat template's {', '.join(marks)} {verb} not in the tokenizer's vocabulary, so the model reads "
             "several tokens of ordinary text there."
         )
-    if count := data.get("validation_cut"):
-        notes.append(f"{words.several(count, 'validation row')} {'is' if count == 1 else 'are'} cut to max_length.")
-    if count := data.get("validation_untrainable"):
-        notes.append(
-            f"{words.several(count, 'validation row')} without a token to score within max_length "
-            f"{'is' if count == 1 else 'are'} left out."
-        )
+    notes += loss_notes(data)
+    held = {"truncated": data.get("validation_cut"), "untrainable": data.get("validation_untrainable")}
+    if "cut_at" in data:
+        held |= {"cut_at": data.get("validation_cut_at", data["cut_at"]), "max_length": data["max_length"]}
+    notes += cut_notes(held, "validation row", "score")
     if count := data.get("validation_twins"):
         notes.append(
             f"{words.several(count, 'validation row')} {'is' if count == 1 else 'are'} also among the training rows: "
@@ -71,6 +85,53 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
             f"{words.several(count, 'token')} stand{'s' if count == 1 else ''} for text unknown to the tokenizer."
         )
     return notes
+
+
+def loss_notes(data: Mapping[str, Any]) -> list[str]:
+    """Return which training rows are left out or cut, one sentence each.
+
+    Args:
+        data: The record's summary of the loaded data.
+    """
+    notes = []
+    if count := data.get("empty"):
+        notes.append(f"{words.several(count, 'row')} without any text {'is' if count == 1 else 'are'} left out.")
+    return notes + cut_notes(data)
+
+
+def cut_notes(data: Mapping[str, Any], item: str = "training example", use: str = "train on") -> list[str]:
+    """Return what is cut, and what is left out because its answers begin beyond the length, one sentence each.
+
+    Args:
+        data: The counts `truncated` and `untrainable`, and the length (see `length_words`).
+        item: What is cut, in the singular.
+        use: What the tokens of an answer are for, as a verb.
+    """
+    notes = []
+    if by_length := {int(length): count for length, count in data.get("truncated_by_length", {}).items()}:
+        counts = " and ".join(f"{count:,} at {length:,}" for length, count in by_length.items())
+        notes.append(f"max_length is searched. The number of {item}s that are cut is {counts} tokens.")
+    elif count := data.get("truncated"):
+        verb = "is" if count == 1 else "are"
+        notes.append(f"{words.several(count, item)} {verb} cut at {length_words(data)}.")
+    if count := data.get("untrainable"):
+        verb = "is" if count == 1 else "are"
+        within = f" within {data['cut_at']:,} tokens" if "cut_at" in data else ""
+        notes.append(f"{words.several(count, item)} without a token to {use}{within} {verb} left out.")
+    return notes
+
+
+def length_words(data: Mapping[str, Any]) -> str:
+    """Return the length at which examples are cut, and which limit it is: the setting, or the base model's context.
+
+    Args:
+        data: The entries `cut_at` and `max_length`, which records of older versions lack.
+    """
+    if "cut_at" not in data:
+        return "max_length"
+    if data["cut_at"] == data["max_length"]:
+        return f"max_length ({data['cut_at']:,} tokens)"
+    return f"{data['cut_at']:,} tokens, the most that the base model reads (max_length is {data['max_length']:,})"
 
 
 # What the comparison of texts finds and does not find.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from partune.report.data_notes import COMPARED, row_notes, seen_notes
+from partune.report.data_notes import COMPARED, cut_notes, length_words, row_notes, seen_notes
 from partune.report.words import several
 
 if TYPE_CHECKING:
-    from partune import config
     from partune.finetune.contamination import Seen
     from partune.finetune.inspection import Inspection
 
@@ -20,9 +19,8 @@ def reading_notes(found: Inspection) -> list[str]:
     """Return how the rows were read, and what is empty or repeated."""
     fields = ", ".join(found.summary["fields"].values())
     notes = [f"{several(found.rows, 'row')}, read as {found.summary['layout']} (columns: {fields})"]
-    notes += row_notes(found.summary)
-    if found.empty:
-        notes.append(f"{several(found.empty, 'row')} without any text: left out of the training.")
+    # The lengths come after this, with what is cut.
+    notes += row_notes({**found.summary, "empty": found.empty, "truncated": 0, "untrainable": 0})
     if found.same_rows:
         notes.append(f"{_repeating(found.same_rows)} an earlier row.")
     if found.same_prompts:
@@ -30,25 +28,18 @@ def reading_notes(found: Inspection) -> list[str]:
     return notes
 
 
-def length_notes(found: Inspection, data: config.Data) -> list[str]:
-    """Return how long the examples are and what is cut; nothing without a tokenizer.
-
-    Args:
-        found: What is in the data.
-        data: Section `data` of a study.
-    """
+def length_notes(found: Inspection) -> list[str]:
+    """Return how long the examples are and what is cut; nothing without a tokenizer."""
     if not found.lengths:
         return []
     shortest, median, most, nearly, longest = found.lengths
-    cut = f"{several(found.cut, 'example')} {'is' if found.cut == 1 else 'are'}" if found.cut else "No example is"
     notes = [
         f"Tokens per example: {shortest} to {longest}, half have at most {median}, 90 % at most {most}, "
         f"99 % at most {nearly}.",
-        f"{cut} cut at max_length {data.max_length}.",
     ]
-    if lost := found.summary["untrainable"]:
-        notes.append(f"{several(lost, 'example')} without a token to train on within it: left out.")
-    return notes
+    if not found.cut:
+        notes.append(f"No example is cut at {length_words(found.summary)}.")
+    return notes + cut_notes(found.summary)
 
 
 def scored_notes(seen: Sequence[Seen]) -> Iterator[tuple[str, Sequence[tuple[int, str]]]]:

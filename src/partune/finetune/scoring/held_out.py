@@ -112,9 +112,14 @@ class HeldOut:
             )
         if self.labels is None:
             # Training cuts the end of a row that is longer than the context. Scoring would cut its beginning.
-            cut = self.validation.cut(min(data.max_length, base.positions, base.context), data.loss_on)
+            cut = self.validation.cut(min(data.max_length, readable(base)), data.loss_on)
             return RowLosses(cut, self.own_file)
         return RowLabels(self.validation, self.labels, self.labels.named(base.tokenizer), self.own_file)
+
+
+def readable(base: Base) -> int:
+    """Return the number of tokens of a validation row that a base model reads when it is scored by its loss."""
+    return min(base.positions, base.context)
 
 
 def validation_data(study: config.StudyConfig) -> config.Data | None:

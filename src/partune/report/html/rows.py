@@ -37,8 +37,8 @@ def page(found: Inspection, data: config.Data, model: str | None) -> str:
     """
     sections = {"rows": ("What was read", "".join(map(paragraph, reading_notes(found))))}
     if found.lengths:
-        text = "".join(map(paragraph, length_notes(found, data)))
-        sections["lengths"] = ("Lengths", text + bars(found.counts, data.max_length))
+        text = "".join(map(paragraph, length_notes(found)))
+        sections["lengths"] = ("Lengths", text + bars(found.counts, found.summary["cut_at"]))
     if found.seen:
         sections["scored"] = ("Training rows that are also scored", scored(found))
     if found.texts:
@@ -62,12 +62,12 @@ def page(found: Inspection, data: config.Data, model: str | None) -> str:
     )
 
 
-def bars(counts: Mapping[int, int], max_length: int) -> str:
+def bars(counts: Mapping[int, int], cut_at: int) -> str:
     """Return a histogram of the numbers of tokens, which says in words how many examples are cut.
 
     Args:
         counts: The number of examples by their number of tokens.
-        max_length: The number of tokens to which examples are cut.
+        cut_at: The number of tokens to which examples are cut.
     """
     lowest, highest = min(counts), max(counts)
     # With a few very long examples in the range, all others would share one bar.
@@ -81,7 +81,7 @@ def bars(counts: Mapping[int, int], max_length: int) -> str:
     for start, count in binned.items():
         last = highest if start == starts[-1] else start + width - 1
         label = f"{start:,}" if last == start else f"{start:,} to {last:,}"
-        cut = sum(each for tokens, each in counts.items() if start <= tokens <= last and tokens > max_length)
+        cut = sum(each for tokens, each in counts.items() if start <= tokens <= last and tokens > cut_at)
         share = rounding.number(100 * count / max(binned.values()), 3)
         kind = " cut" if 0 < cut == count else ""
         fill = f'<div class="fill{kind}" style="width:{share}%"></div>' if count else ""
