@@ -124,6 +124,31 @@ def test_validation_rows_among_the_rows_are_told(leaky: Path, capsys: pytest.Cap
     assert "Not found are rewordings" in out
 
 
+def test_the_file_of_validation_rows_is_described_as_the_data_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"instruction": f"Why {number}?", "output": "x"} for number in range(4)]
+    other = [*rows[:2], rows[0], {"instruction": "Who?", "output": ""}, {"instruction": "", "output": ""}]
+    other += [{"instruction": "How?", "output": "oil " * 300, "topic": "oil"}]
+    data, file = write_jsonl(tmp_path / "rows.jsonl", rows), write_jsonl(tmp_path / "other.jsonl", other)
+    assert main(["data", str(data), "--rows", "0", "--model", "demo", "--validation-data", str(file)]) == 0
+    noted = [line for line in capsys.readouterr().out.splitlines() if line.startswith("other.jsonl: ")]
+    assert main(["data", str(file), "--rows", "0", "--model", "demo"]) == 0
+    alone = capsys.readouterr().out.replace("training example is cut", "validation row is cut").splitlines()
+    assert noted == [f"other.jsonl: {line}" for line in alone]
+    for note in ("1 answer is empty.", "1 row without any text", "not used: topic", "1 row repeats", "is cut at 256"):
+        assert any(note in line for line in noted)
+
+
+def test_validation_rows_of_another_form_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", [{"instruction": "Why?", "output": "x"}] * 2)
+    chats = [{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "x"}]}]
+    file = write_jsonl(tmp_path / "chats.jsonl", chats)
+    assert main(["data", str(data), "--rows", "0", "--validation-data", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "chats.jsonl: These rows are chats, but the training rows are instructions with answers: " in out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--task", "--test-task"])
 def test_items_of_a_task_among_the_rows_are_told(leaky: Path, flag: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from partune.errors import UserError
 from partune.finetune.data import tokenise
 from partune.finetune.inspection import convert, inspect
 from partune.finetune.materials import Materials, load_resident
-from partune.finetune.model import load_settings, positions_of
+from partune.finetune.model import load_settings
 from partune.objectives.settings import study_of
 from tests.finetune.rows.test_forms import PEOPLES
 from tests.finetune.test_data import CHATML
@@ -58,8 +58,8 @@ def test_rows_are_cut_where_a_study_cuts_them(
     base = materials.base("fp32")
     for max_length in (512, 50):
         data = study.data.model_copy(update={"max_length": max_length})
-        context = positions_of(load_settings(config.Model(path=str(folders["llama"]))))
-        found = inspect(data, tokenizer, count=0, context=context)
+        settings = load_settings(config.Model(path=str(folders["llama"])))
+        found = inspect(data, tokenizer, count=0, settings=settings)
         cut = materials.examples(base, max_length, "answer")
         assert (found.cut, found.summary["tokens"]) == (cut.truncated, len(cut.tokens))
         assert found.cut > 0

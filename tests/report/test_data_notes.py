@@ -62,6 +62,20 @@ def test_each_count_has_its_sentence() -> None:
     assert row_notes({**COUNTS, **dict.fromkeys(counts, 0)}) == []
 
 
+def test_notes_on_validation_rows_name_their_file() -> None:
+    file = {**COUNTS, **CUT, "name": "v.jsonl", "format": "chat", "empty_answers": 1, "other_answers": True}
+    data = {**COUNTS, "format": "alpaca", "validation_file": file, "validation_cut": 3}
+    assert row_notes(data) == [
+        "v.jsonl: 1 answer is empty.",
+        "v.jsonl: 1 row without any text is left out.",
+        "v.jsonl: 3 validation rows are cut at 256 tokens, the most that the base model reads (max_length is 512).",
+        "v.jsonl: 2 validation rows without a token to score within 256 tokens are left out.",
+        "v.jsonl: These rows are chats, but the training rows are instructions with answers: the model is scored on "
+        "another form of prompt than it is trained on.",
+        "v.jsonl: Some answers are none of the training rows' labels, so the score is not that of labels.",
+    ]
+
+
 def test_the_limit_that_cuts_is_named() -> None:
     """Whether max_length cuts a row or the base model's context decides whether a larger max_length helps."""
     assert cut_notes({"truncated": 1, "cut_at": 1024, "max_length": 1024}) == [

@@ -410,7 +410,8 @@ def reading_of(rows: Rows, source: Source) -> dict[str, Any]:
         source: The rows as they were read.
     """
     if rows.form != "chat":
-        return {**_source_reading(rows, source), **_text_reading(rows, rows.rows)}
+        nonempty = [(number, row) for number, row in rows.rows if not is_empty(row, rows.form)]
+        return {**_source_reading(rows, source), **_text_reading(rows, nonempty)}
     return {**_source_reading(rows, source), **_reading(rows.names, rows.unused, 0)}
 
 

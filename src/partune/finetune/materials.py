@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from partune import config
@@ -169,9 +170,10 @@ class Materials:
         return {**entries, "truncated_by_length": counts} if counts else dict(entries)
 
     @property
-    def held_out(self) -> Mapping[str, int]:
+    def held_out(self) -> Mapping[str, Any]:
         """The record's entries on the validation rows; empty if there are none."""
-        from partune.finetune.scoring.held_out import readable
+        from partune.finetune.data import cut_entries
+        from partune.finetune.scoring.held_out import readable, validation_data
         from partune.finetune.scoring.validation_rows import ValidationRows
 
         held = self.loaded.held
@@ -179,12 +181,18 @@ class Materials:
             return {}
         scored = self.scorer.tasks[0]
         assert isinstance(scored, ValidationRows)
+        length = cut_entries(self.data.max_length, readable(self.base(self.study.training.dtype)))
         lost = {"validation_cut": scored.examples.truncated, "validation_untrainable": scored.examples.untrainable}
         lost = {name: count for name, count in lost.items() if count}
-        if lost:
-            length = readable(self.base(self.study.training.dtype))
-            lost["validation_cut_at"] = min(self.data.max_length, length)
-        return {**held.described, **lost}
+        if (file := validation_data(self.study)) is None:
+            return {**held.described, **lost, **({"validation_cut_at": length["cut_at"]} if lost else {})}
+        entry = {"name": ", ".join(Path(path).name for path in file.paths), **scored.examples.summary}
+        entry |= length if lost else {}
+        return {
+            **held.described,
+            **lost,
+            "validation_file": {**entry, **({"other_answers": True} if held.other_answers else {})},
+        }
 
     @property
     def seen(self) -> Mapping[str, Any]:

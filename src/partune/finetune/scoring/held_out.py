@@ -29,6 +29,8 @@ class HeldOut:
         validation: The validation rows, at full length.
         labels: The labels of the validation rows; None if these are not scored by their labels.
         function: The user's function that scores generated answers; None if there is none.
+        other_answers: Whether the training rows have labels, but the validation rows are from a file with other
+            answers.
         own_file: Whether the validation rows are from a file of their own.
     """
 
@@ -37,6 +39,7 @@ class HeldOut:
     labels: Labels | None
     own_file: bool
     function: Function | None = None
+    other_answers: bool = False
 
     @classmethod
     def of(
@@ -80,7 +83,7 @@ class HeldOut:
                 f"{file.path}: metric {validation.metric} needs rows with the labels of {data.path}, but this file has "
                 "other answers; use `--metric loss`, or correct the file"
             )
-        return cls(rows, own, found, True, function)
+        return cls(rows, own, found, True, function, labels is not None and found is None)
 
     @property
     def described(self) -> dict[str, int]:
