@@ -50,6 +50,7 @@ def test_fields_that_are_not_used_and_rows_that_are_cut_are_told(tmp_path: Path)
 
 def test_each_count_has_its_sentence() -> None:
     counts = {"empty_answers": 2, "cut_by_template": 1, "endless_answers": 5, "answers_apart": 3, "unknown_tokens": 1}
+    counts |= {"empty_prompts": 9, "same_as_rejected": 10, "unanswered": 11, "answers_first": 12}
     counts |= {"validation_twins": 4, "validation_prompts": 6, "validation_cut": 7, "validation_untrainable": 8}
     for name, count in counts.items():
         (note,) = row_notes({name: count})
@@ -57,7 +58,7 @@ def test_each_count_has_its_sentence() -> None:
         assert ("`partune data DATA --validation-data FILE`" in note) == (
             name in ("validation_twins", "validation_prompts")
         )
-    assert len(row_notes(counts)) == 9
+    assert len(row_notes(counts)) == 13
     assert sum("`partune data" in note for note in row_notes(counts)) == 1
     assert row_notes({**COUNTS, **dict.fromkeys(counts, 0)}) == []
 
@@ -90,6 +91,15 @@ def test_the_limit_that_cuts_is_named() -> None:
     assert row_notes(data) == [
         "1 validation row is cut at 128 tokens, the most that the base model reads (max_length is 512)."
     ]
+
+
+def test_examples_without_an_answer_are_no_matter_of_length() -> None:
+    assert cut_notes({"untrainable": 3, "answerless": 1, "cut_at": 64, "max_length": 64}) == [
+        "1 training example without any token to train on is left out.",
+        "2 training examples without a token to train on within 64 tokens are left out.",
+    ]
+    (note,) = cut_notes({"untrainable": 3, "answerless": 3, "cut_at": 64, "max_length": 64})
+    assert "within" not in note
 
 
 def test_what_files_and_columns_were_taken_for_is_told() -> None:

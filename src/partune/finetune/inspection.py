@@ -16,8 +16,9 @@ import numpy as np
 from partune import config
 from partune.errors import UserError
 from partune.finetune.contamination import Item, Seen, TrainingTexts, item_of
-from partune.finetune.data import Examples, cut_entries, is_empty, reading_of, tokenise
+from partune.finetune.data import Examples, cut_entries, tokenise
 from partune.finetune.model import UNLIMITED, context_of, positions_of
+from partune.finetune.reading import is_empty, reading_of
 from partune.finetune.rows.files import find_files, read
 from partune.finetune.rows.forms import Rows, normalise
 from partune.finetune.rows.values import Row
@@ -124,7 +125,7 @@ def _read(
 ) -> tuple[Rows, Examples | None, Inspection]:
     """Return the rows of data, their examples if there is a tokenizer, and a description without lengths."""
     source = read(data)
-    rows = normalise(data, source.rows)
+    rows = normalise(data, source.rows, source.places)
     plain = [row for _, row in rows.rows]
     distinct = {_key(row) for row in plain}
     prompts = Counter(key for key in ((_prompt_key(row, rows.form), _key(row)) for row in plain) if key[0] is not None)
@@ -201,7 +202,8 @@ def convert(data: config.Data, out: str) -> Mapping[str, int]:
     Raises:
         UserError: The data cannot be read, or the file cannot be written.
     """
-    rows = normalise(data, read(data).rows)
+    source = read(data)
+    rows = normalise(data, source.rows, source.places)
     kept = [_written(row) for _, row in rows.rows if not is_empty(row, rows.form)]
     path = as_path(out)
     if os.path.lexists(path):

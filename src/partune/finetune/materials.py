@@ -182,8 +182,12 @@ class Materials:
         scored = self.scorer.tasks[0]
         assert isinstance(scored, ValidationRows)
         length = cut_entries(self.data.max_length, readable(self.base(self.study.training.dtype)))
-        lost = {"validation_cut": scored.examples.truncated, "validation_untrainable": scored.examples.untrainable}
-        lost = {name: count for name, count in lost.items() if count}
+        counts = {
+            "validation_cut": scored.examples.truncated,
+            "validation_untrainable": scored.examples.untrainable,
+            "validation_answerless": scored.examples.answerless,
+        }
+        lost = {name: count for name, count in counts.items() if count}
         if (file := validation_data(self.study)) is None:
             return {**held.described, **lost, **({"validation_cut_at": length["cut_at"]} if lost else {})}
         entry = {"name": ", ".join(Path(path).name for path in file.paths), **scored.examples.summary}
@@ -206,7 +210,8 @@ class Materials:
         with self._loading:
             if self._seen is None and tasks:
                 # Read again: rows kept since `prepare` would fill the memory of each worker, and only one is asked.
-                rows = normalise(self.data, read(self.data).rows)
+                source = read(self.data)
+                rows = normalise(self.data, source.rows, source.places)
                 texts = TrainingTexts(rows.rows, rows.form)
                 seen = [texts.find(task.name, [Item(*pair) for pair in task.texts()]) for task in tasks]
                 found = [entry.recorded for entry in seen if entry.rows]

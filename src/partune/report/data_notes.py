@@ -46,7 +46,8 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
         )
     notes += _unknown_notes(data)
     if (file := data.get("validation_file")) is None:
-        held = {"truncated": data.get("validation_cut"), "untrainable": data.get("validation_untrainable")}
+        counts = {"truncated": "cut", "untrainable": "untrainable", "answerless": "answerless"}
+        held = {name: data.get(f"validation_{entry}", 0) for name, entry in counts.items()}
         if "cut_at" in data:
             held |= {"cut_at": data.get("validation_cut_at", data["cut_at"]), "max_length": data["max_length"]}
         notes += cut_notes(held, "validation row", "score")
@@ -110,6 +111,16 @@ def _use_notes(data: Mapping[str, Any], used: str) -> list[str]:
         )
     if count := data.get("empty_answers"):
         notes.append(f"{words.several(count, 'answer')} {'is' if count == 1 else 'are'} empty.")
+    if count := data.get("empty_prompts"):
+        notes.append(f"{words.several(count, 'prompt')} {'is' if count == 1 else 'are'} empty.")
+    if count := data.get("same_as_rejected"):
+        notes.append(f"In {words.several(count, 'row')}, the chosen and the rejected answer are the same.")
+    if count := data.get("unanswered"):
+        has = "has" if count == 1 else "have"
+        notes.append(f"{words.several(count, 'chat')} {has} no answer: no message has the role assistant.")
+    if count := data.get("answers_first"):
+        begins = "begins" if count == 1 else "begin"
+        notes.append(f"{words.several(count, 'chat')} {begins} with an answer, before any message of the user.")
     if count := data.get("cut_by_template"):
         notes.append(f"In {words.several(count, 'chat')}, the chat template leaves out or changes part of a message.")
     if count := data.get("untrained"):
@@ -160,7 +171,10 @@ def cut_notes(data: Mapping[str, Any], item: str = "training example", use: str 
     elif count := data.get("truncated"):
         verb = "is" if count == 1 else "are"
         notes.append(f"{words.several(count, item)} {verb} cut at {length_words(data)}.")
-    if count := data.get("untrainable"):
+    if count := data.get("answerless"):
+        verb = "is" if count == 1 else "are"
+        notes.append(f"{words.several(count, item)} without any token to {use} {verb} left out.")
+    if count := data.get("untrainable", 0) - data.get("answerless", 0):
         verb = "is" if count == 1 else "are"
         within = f" within {data['cut_at']:,} tokens" if "cut_at" in data else ""
         notes.append(f"{words.several(count, item)} without a token to {use}{within} {verb} left out.")

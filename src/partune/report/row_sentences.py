@@ -54,7 +54,7 @@ def _read_as(found: Inspection) -> str:
 
 def _without_cuts(found: Inspection) -> dict[str, Any]:
     """Return the summary without what is cut, which is said with the lengths."""
-    return {**found.summary, "empty": found.empty, "truncated": 0, "untrainable": 0}
+    return {**found.summary, "empty": found.empty, "truncated": 0, "untrainable": 0, "answerless": 0}
 
 
 def _repetitions(found: Inspection) -> list[str]:

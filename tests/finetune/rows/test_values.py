@@ -11,7 +11,17 @@ import pytest
 from partune import config
 from partune.finetune.rows.files import read_rows
 from partune.finetune.rows.forms import normalise
+from partune.finetune.rows.values import Places
 from tests.finetune.rows.test_forms import ANSWER, ROW, USER, refusal
+
+
+def test_rows_are_counted_within_their_file() -> None:
+    """As many files as one likes: each row is in the file that its number among all rows falls into."""
+    places = Places("a.csv,b.csv,c.csv", (("a.csv", 2), ("b.csv", 0), ("c.csv", 3)))
+    expected = ["a.csv, row 1", "a.csv, row 2", "c.csv, row 1", "c.csv, row 2", "c.csv, row 3"]
+    assert [places.of(number) for number in range(1, 6)] == expected
+    assert [places.file(number) for number in (2, 3)] == ["a.csv", "c.csv"]
+    assert Places("a.csv", (("/data/a.csv", 9),)).of(7) == "a.csv, row 7"
 
 
 @pytest.mark.parametrize(

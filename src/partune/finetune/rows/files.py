@@ -15,7 +15,7 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.rows.jsons import read_json
 from partune.finetune.rows.tables import SEPARATORS, name_labels, read_parquet, read_text_table
-from partune.finetune.rows.values import Row
+from partune.finetune.rows.values import Places, Row
 from partune.runtime.failures import one_line
 from partune.runtime.isolation import quiet
 from partune.runtime.paths import suggestion_beside
@@ -34,12 +34,14 @@ class Source:
     Attributes:
         rows: The rows, in order.
         files: The number of files; 0 for a data set of the Hub.
+        places: Where the rows come from.
         separators: The separators of text tables that differ from what the file's name says, in words ("semicolons").
     """
 
     rows: list[Row]
     files: int = 0
     separators: tuple[str, ...] = ()
+    places: Places | None = None
 
 
 def read(data: config.Data) -> Source:
@@ -49,6 +51,7 @@ def read(data: config.Data) -> Source:
         UserError: The rows cannot be read. The message names the file and the number of the line.
     """
     files = find_files(data)
+    counts: list[tuple[str, int]] = []
     if files is None:
         rows, separators = _read_dataset(data), dict[str, None]()
     else:
@@ -56,10 +59,11 @@ def read(data: config.Data) -> Source:
         for path in files:
             more, separator = _read_file(path)
             rows += more
+            counts.append((str(path), len(more)))
             separators |= {SEPARATORS.get(separator, separator): None} if separator else {}
     if not rows:
         raise UserError(f"{data.path} has no rows")
-    return Source(rows[: data.limit], len(files or ()), tuple(separators))
+    return Source(rows[: data.limit], len(files or ()), tuple(separators), Places(data.path, tuple(counts)))
 
 
 def read_rows(data: config.Data) -> list[Row]:

@@ -12,6 +12,7 @@ from partune.finetune.rows.values import (
     NULL_ADVICE,
     BadRowError,
     Message,
+    Places,
     Row,
     has_value,
     require,
@@ -119,14 +120,21 @@ def _turn(turn: Any, number: int) -> Any:
     if not isinstance(turn, dict):
         return turn  # `_message` will refuse it
     role = turn.get("from", turn.get("role"))
-    value = turn.get("value", turn.get("content"))
+    named = "value" if "value" in turn or "content" not in turn else "content"
+    value = turn.get(named)
     if not isinstance(role, str):
         raise BadRowError(f'turn {number} has no text "from": {shown(turn)}')
     others = {name: inner for name, inner in turn.items() if name not in ("from", "role", "value", "content")}
     translated = SHAREGPT_ROLES.get(role.strip().lower())
     if translated is None:
         raise BadRowError(f'turn {number} is from "{role}", not one of {", ".join(SHAREGPT_ROLES)}')
+    if named not in turn:
+        raise BadRowError(f'turn {number} has no "value": {shown(turn)}')
+    if value is None:
+        raise BadRowError(f'"{named}" of turn {number} is null: {NULL_ADVICE}')
     if translated != "call":
+        if not isinstance(value, (str, list, tuple)):
+            raise BadRowError(f'turn {number} has no text "{named}": {shown(turn)}')
         return {**others, "role": translated, "content": value}
     calls = parse_json(value)
     calls = calls if isinstance(calls, list) else [calls]
@@ -255,12 +263,13 @@ def _call(call: Any) -> Any:
     return {**call, "function": {**function, "arguments": arguments}} if isinstance(arguments, dict) else call
 
 
-def check_roles(data: config.Data, rows: Sequence[tuple[int, Row]]) -> None:
+def check_roles(data: config.Data, rows: Sequence[tuple[int, Row]], places: Places) -> None:
     """Check that at least one message is an answer, and that no role has the name of another format (such as "gpt").
 
     Args:
         data: Section `data` of a study.
         rows: The number of each chat and the chat.
+        places: Where the rows come from.
 
     Raises:
         UserError: A role is wrong. The message names the first such row.
@@ -273,13 +282,11 @@ def check_roles(data: config.Data, rows: Sequence[tuple[int, Row]]) -> None:
         answered |= "assistant" in roles
         if foreign and "assistant" not in roles:
             raise UserError(
-                f"{data.path}, row {number}: no message has the role assistant; the roles are {', '.join(roles)} "
+                f"{places.of(number)}: no message has the role assistant; the roles are {', '.join(roles)} "
                 f"({_translations(foreign)})"
             )
         if foreign:
-            raise UserError(
-                f'{data.path}, row {number}: a message has the role "{foreign[0]}" ({_translations(foreign)})'
-            )
+            raise UserError(f'{places.of(number)}: a message has the role "{foreign[0]}" ({_translations(foreign)})')
     if not answered:
         known = {message["role"] for _, row in rows for message in row["messages"]}
         if known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Row = dict[str, Any]
@@ -17,6 +18,53 @@ MOST_SHOWN = 12  # the largest number of columns that a message names
 
 class BadRowError(Exception):
     """A row is wrong; the message says what is wrong with it."""
+
+
+class MissingFieldError(BadRowError):
+    """A row lacks a field that its format requires.
+
+    Args:
+        column: The name of the column.
+        row: The row.
+    """
+
+    def __init__(self, column: str, row: Row) -> None:
+        self.column = column
+        super().__init__(f'"{column}" is missing; it has {keys(row)}')
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where rows come from, for messages.
+
+    Attributes:
+        path: The path of the data.
+        files: The name of each file and the number of its rows, if the data have several files.
+    """
+
+    path: str
+    files: tuple[tuple[str, int], ...] = ()
+
+    def of(self, number: int) -> str:
+        """Return the file of a row, and the row's number in this file.
+
+        Args:
+            number: The number of the row in all files, counted from 1.
+        """
+        name, within = self._find(number)
+        return f"{name}, row {within}"
+
+    def file(self, number: int) -> str:
+        """Return the name of the file of a row, by the row's number in all files."""
+        return self._find(number)[0]
+
+    def _find(self, number: int) -> tuple[str, int]:
+        within = number
+        for name, count in self.files if len(self.files) > 1 else ():
+            if within <= count:
+                return name, within
+            within -= count
+        return self.path, number
 
 
 def value_of(row: Row, names: Mapping[str, str], field: str) -> Any:
@@ -48,7 +96,7 @@ def text_of(row: Row, names: Mapping[str, str], field: str) -> str:
 
 
 def require(row: Row, names: Mapping[str, str], *fields: str) -> None:
-    """Raise BadRowError if a row lacks one of some fields.
+    """Raise MissingFieldError if a row lacks one of some fields.
 
     Args:
         row: The row as it was read.
@@ -57,7 +105,7 @@ def require(row: Row, names: Mapping[str, str], *fields: str) -> None:
     """
     for field in fields:
         if names.get(field, field) not in row:
-            raise BadRowError(f'"{names.get(field, field)}" is missing; it has {keys(row)}')
+            raise MissingFieldError(names.get(field, field), row)
 
 
 def has_value(value: Any) -> bool:
