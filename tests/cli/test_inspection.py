@@ -85,8 +85,16 @@ def test_a_disk_that_fills_up_leaves_no_half_of_a_page(
     ("arguments", "message"),
     [
         (["--columns", "instruction=Questions"], 'has no column "Questions"; did you mean "Question"?'),
-        (["--format", "chat"], 'row 1: "messages" is missing; it has Question, Answer, Source'),
-        (["--format", "text"], "has the columns Question, Answer, Source and no text: say which is which, for example"),
+        (
+            ["--format", "chat"],
+            "has the columns Question, Answer, Source and no messages: no column has lists of messages; say which is "
+            "which with --columns messages=COLUMN",
+        ),
+        (
+            ["--format", "text"],
+            "has the columns Question, Answer, Source and no text: which columns are meant cannot be told; say which "
+            "is which, for example --columns text=Question",
+        ),
         (["--columns", "Question"], "columns: expected FIELD=COLUMN, such as instruction=question"),
         (["--format", "csv"], "format: input should be 'auto', 'alpaca'"),
         (["--model", "no/such/model/here"], "no/such/model/here"),

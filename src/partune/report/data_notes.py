@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from partune.errors import column_words
 from partune.report import words
 
 _LISTING = "`partune data DATA --validation-data FILE` lists them."
@@ -105,7 +106,7 @@ def _use_notes(data: Mapping[str, Any], used: str) -> list[str]:
     """
     notes = []
     if count := data.get("rows_with_unused"):
-        fields = ", ".join(data["unused"])
+        fields = ", ".join(map(column_words, data["unused"]))
         notes.append(
             f"{words.several(count, 'row')} {'has' if count == 1 else 'have'} fields that are not used: {fields}."
         )

@@ -54,5 +54,5 @@ def test_whole_pairs_and_separators_are_texts_as_any(tmp_path: Path) -> None:
 
 def test_a_broken_name_of_a_file_or_field_is_written_as_an_escape(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.jsonl"))
-    path.write_text(r'{"instr\ud800": 1}')
+    path.write_text(r'{"instr\ud800": "x"}')
     assert r"bad\udcff.jsonl has the columns instr\ud800: say which is which" in refusal(path)

@@ -37,7 +37,7 @@ def difference(data: config.Data, rows: Sequence[Row], number: int, problem: Mis
     one, other = (rows[each - 1] for each in pair)
     families = {_family(data, one), _family(data, other)}
     in_files = places.file(pair[0]) != places.file(pair[1])
-    if None not in families and len(families) > 1:
+    if len(families) > 1 and (None not in families or not set(one) & set(other)):
         remedy = "name files of one format" if in_files else "write the others to a file of their own"
         advice = f"a study reads rows of one format, so {remedy}"
     elif in_files:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from partune.errors import UNNAMED, column_words
+
 Row = dict[str, Any]
 Message = dict[str, Any]
 
@@ -150,11 +152,21 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
+def is_unnamed(name: Any) -> bool:
+    """Return whether a column has no name of its own, but one that a reader of tables gave it."""
+    return UNNAMED.fullmatch(str(name)) is not None
+
+
 def keys(names: Sequence[Any] | Row) -> str:
     """Return the names of columns for a message; long names, and names beyond a dozen, are cut."""
-    listed = [str(name) if len(str(name)) <= 40 else f"{str(name)[:37]}..." for name in names]
+    listed = [_called(name) for name in names]
     more = f" and {len(listed) - MOST_SHOWN} more" if len(listed) > MOST_SHOWN else ""
     return (", ".join(listed[:MOST_SHOWN]) or "nothing") + more
+
+
+def _called(name: Any) -> str:
+    text = column_words(str(name))
+    return text if len(text) <= 40 or is_unnamed(name) else f"{text[:37]}..."
 
 
 def shown(value: Any) -> str:
