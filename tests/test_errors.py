@@ -70,6 +70,7 @@ def test_a_cause_that_cannot_be_printed_is_told_by_its_class() -> None:
         ("Unnamed: 10", "a column without a name (11th)"),
         ("Unnamed: 21", "a column without a name (22nd)"),
         ("__index_level_0__", "a column without a name (pandas' row numbers)"),
+        ("", "a column without a name"),
         ("Unnamed", "Unnamed"),
         ("Unnamed: x", "Unnamed: x"),
     ],

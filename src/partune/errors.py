@@ -45,6 +45,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 def column_words(name: str) -> str:
     """Return the name of a column for a message; words in its place if it has none."""
+    if not name.strip():
+        return "a column without a name"
     match = UNNAMED.fullmatch(name)
     if match is None:
         return name

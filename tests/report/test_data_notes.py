@@ -116,6 +116,9 @@ def test_what_files_and_columns_were_taken_for_is_told() -> None:
         "The rows are read as preferences.",
         "The chosen answers are trained on; the 1 rejected answer is not used.",
     ]
+    assert row_notes({"unread": ["test.csv"]}) == [
+        "1 data file of the folder is not read: test.csv (--data-split chooses the split)."
+    ]
     labels = [f"l{i}" for i in range(9)]
     assert row_notes({"layout": "label", "labels": labels})[-1] == (
         "The answers are 9 labels: l0, l1, l2, l3, l4, l5, l6, l7 and others."

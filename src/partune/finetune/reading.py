@@ -60,6 +60,7 @@ def source_reading(rows: Rows, source: Source) -> dict[str, Any]:
     entries = {
         "layout": rows.layout,
         "files": source.files if source.files > 1 else 0,
+        "unread": list(source.unread),
         "separators": list(source.separators),
         "rejected": rows.rejected,
         "same_as_rejected": rows.same_as_rejected,

@@ -257,6 +257,13 @@ def _reading_notes(data: Mapping[str, Any], used: str = "trained on") -> list[st
     notes = []
     if count := data.get("files"):
         notes.append(f"{words.several(count, 'file')} were read.")
+    if unread := data.get("unread"):
+        listed = ", ".join(unread[:8]) + (" and others" if len(unread) > 8 else "")
+        verb = "is" if len(unread) == 1 else "are"
+        notes.append(
+            f"{words.several(len(unread), 'data file')} of the folder {verb} not read: {listed} (--data-split chooses "
+            "the split)."
+        )
     if separators := data.get("separators"):
         notes.append(f"The columns are separated by {' or '.join(separators)}.")
     renamed = ", ".join(f"{field} is {name}" for field, name in data.get("fields", {}).items() if field != name)

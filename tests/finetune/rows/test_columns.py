@@ -226,3 +226,9 @@ def test_many_and_long_columns_are_cut_in_the_message(tmp_path: Path) -> None:
         find_columns(data(), rows)
     assert "and 28 more" in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+def test_a_table_without_a_line_of_names_is_suspected() -> None:
+    rows = [{"Where is the pump?": "Who?", "It is in hall 3.": "Anna."}]
+    with pytest.raises(UserError, match=r"; if the first line is a row, write a line with names above it$"):
+        find_columns(data(), rows)

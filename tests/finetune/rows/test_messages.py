@@ -69,6 +69,7 @@ def test_turns_of_sharegpt_are_messages(roles: tuple[str, ...], expected: tuple[
         ({"from": "gpt"}, "turn 2 has no \"value\": {'from': 'gpt'}"),
         ({"from": "gpt", "value": None}, '"value" of turn 2 is null: write its text ("" if there is none)'),
         ({"role": "gpt", "content": None}, '"content" of turn 2 is null: write its text ("" if there is none)'),
+        ({"from": "gpt", "value": []}, 'turn 2 has no text "value": {'),
         ({"from": "gpt", "value": 0.0}, 'turn 2 has no text "value": {'),
         ({"from": "function_call", "value": None}, '"value" of turn 2 is null'),
         ({"value": "a"}, 'turn 2 has no text "from": {'),

@@ -56,6 +56,7 @@ REQUIRED: dict[Layout, tuple[str, ...]] = {
     "preference": ("chosen",),
     "text": ("text",),
 }
+MOST_WORDS = 2  # names of more words look like texts: perhaps a table has no line with names
 TOGETHER = "together"  # the end of the reason that no format has all fields that the user gives
 KNOWN = tuple(dict.fromkeys(name for fields in FIELDS.values() for names in fields.values() for name in names))
 
@@ -198,4 +199,6 @@ def _refusal(data: config.Data, rows: Sequence[Row], columns: Sequence[Any], lac
     begin = f"{why}; " if why else ""
     fitting = None if why.endswith(TOGETHER) else data.columns
     proposal = propose(rows, columns, fields, fitting)
+    if any(len(str(column).split()) > MOST_WORDS for column in columns):
+        proposal += "; if the first line is a row, write a line with names above it"
     return f"{begin}{data.path} has the columns {keys(columns)}{lacking}: {proposal}"

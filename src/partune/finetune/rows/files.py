@@ -35,6 +35,7 @@ class Source:
         rows: The rows, in order.
         files: The number of files; 0 for a data set of the Hub.
         places: Where the rows come from.
+        unread: The names of the data files in a folder that do not belong to the split.
         separators: The separators of text tables that differ from what the file's name says, in words ("semicolons").
     """
 
@@ -42,6 +43,7 @@ class Source:
     files: int = 0
     separators: tuple[str, ...] = ()
     places: Places | None = None
+    unread: tuple[str, ...] = ()
 
 
 def read(data: config.Data) -> Source:
@@ -63,7 +65,21 @@ def read(data: config.Data) -> Source:
             separators |= {SEPARATORS.get(separator, separator): None} if separator else {}
     if not rows:
         raise UserError(f"{data.path} has no rows")
-    return Source(rows[: data.limit], len(files or ()), tuple(separators), Places(data.path, tuple(counts)))
+    return Source(
+        rows[: data.limit],
+        len(files or ()),
+        tuple(separators),
+        Places(data.path, tuple(counts)),
+        tuple(_unread(data, files)) if files is not None else (),
+    )
+
+
+def _unread(data: config.Data, files: list[Path]) -> list[str]:
+    """Return the names of the readable files in the data's folders that are not among the files that were read."""
+    folders = [folder for name in data.paths if (folder := Path(name).expanduser()).is_dir()]
+    within = (path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file())
+    known = {path.resolve() for path in files}
+    return [path.name for path in within if plain_suffix(path) in SUFFIXES and path.resolve() not in known]
 
 
 def read_rows(data: config.Data) -> list[Row]:

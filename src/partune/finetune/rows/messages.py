@@ -67,7 +67,7 @@ def plain_sharegpt(row: Row, names: Mapping[str, str]) -> Row:
     name = names["messages"]
     turns = parse_json(fields["messages"])
     if not isinstance(turns, (list, tuple)):
-        raise BadRowError(f'"{name}" must be a list, got {shown(turns)}')
+        raise BadRowError(_no_list(name, turns))
     fields["messages"] = [_turn(turn, number) for number, turn in enumerate(turns, 1)]
     tools = parse_json(fields.get("tools"))
     if isinstance(tools, list) and all(isinstance(tool, dict) and "function" not in tool for tool in tools):
@@ -133,7 +133,7 @@ def _turn(turn: Any, number: int) -> Any:
     if value is None:
         raise BadRowError(f'"{named}" of turn {number} is null: {NULL_ADVICE}')
     if translated != "call":
-        if not isinstance(value, (str, list, tuple)):
+        if not isinstance(value, str) and not (isinstance(value, (list, tuple)) and value):
             raise BadRowError(f'turn {number} has no text "{named}": {shown(turn)}')
         return {**others, "role": translated, "content": value}
     calls = parse_json(value)
@@ -157,12 +157,7 @@ def parse_json(value: Any) -> Any:
 def _chat(row: Row, names: Mapping[str, str]) -> Row:
     listed = parse_json(row["messages"])
     if not isinstance(listed, (list, tuple)):
-        hint = (
-            "; in a table, write messages as valid JSON"
-            if isinstance(listed, str) and listed.lstrip()[:1] == "["
-            else ""
-        )
-        raise BadRowError(f'"{names["messages"]}" must be a list, got {shown(listed)}{hint}')
+        raise BadRowError(_no_list(names["messages"], listed))
     messages = [_message(message, number) for number, message in enumerate(listed, 1)]
     trained = [_take_train_mark(message, number) for number, message in enumerate(messages, 1)]
     system = row.get("system")
@@ -182,6 +177,12 @@ def _chat(row: Row, names: Mapping[str, str]) -> Row:
             raise BadRowError(f'"chat_template_kwargs" must be a mapping, got {shown(settings)}')
         plain["chat_template_kwargs"] = {name: value for name, value in settings.items() if value is not None}
     return plain
+
+
+def _no_list(name: str, value: Any) -> str:
+    is_written = isinstance(value, str) and value.lstrip()[:1] == "["
+    hint = "; in a table, write messages as valid JSON" if is_written else ""
+    return f'"{name}" must be a list, got {shown(value)}{hint}'
 
 
 def _tools(row: Row) -> list[dict[str, Any]]:

@@ -154,7 +154,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def is_unnamed(name: Any) -> bool:
     """Return whether a column has no name of its own, but one that a reader of tables gave it."""
-    return UNNAMED.fullmatch(str(name)) is not None
+    return not str(name).strip() or UNNAMED.fullmatch(str(name)) is not None
 
 
 def keys(names: Sequence[Any] | Row) -> str:
