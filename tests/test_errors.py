@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from partune.errors import LONGEST, MOST, UserError, reason, shown, suggestion
+from partune.errors import LONGEST, MOST, UserError, column_words, reason, shown, suggestion
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,21 @@ def test_a_cause_that_cannot_be_printed_is_told_by_its_class() -> None:
             raise RuntimeError
 
     assert reason(BrokenError()) == "BrokenError: (it cannot be printed)"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Unnamed: 0", "a column without a name (1st)"),
+        ("Unnamed: 1", "a column without a name (2nd)"),
+        ("Unnamed: 2", "a column without a name (3rd)"),
+        ("Unnamed: 10", "a column without a name (11th)"),
+        ("Unnamed: 21", "a column without a name (22nd)"),
+        ("__index_level_0__", "a column without a name (pandas' row numbers)"),
+        ("", "a column without a name"),
+        ("Unnamed", "Unnamed"),
+        ("Unnamed: x", "Unnamed: x"),
+    ],
+)
+def test_a_column_without_a_name_is_said_in_words(name: str, words: str) -> None:
+    assert column_words(name) == words

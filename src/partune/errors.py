@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 MOST = 2000  # the largest number of characters in a message
 LONGEST = 1000  # the largest number of characters in a reason, which is a part of a message
+
+
+# How pandas calls a column without a name, by its position from 0, and the row numbers that it writes to Parquet.
+UNNAMED = re.compile(r"Unnamed: (\d+)|__index_level_\d+__")
 
 
 class UserError(ValueError):
@@ -36,6 +41,20 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if near:
         return f'; did you mean "{near[0]}"?'
     return f"; known: {', '.join(names)}" if names else ""
+
+
+def column_words(name: str) -> str:
+    """Return the name of a column for a message; words in its place if it has none."""
+    if not name.strip():
+        return "a column without a name"
+    match = UNNAMED.fullmatch(name)
+    if match is None:
+        return name
+    if match[1] is None:
+        return "a column without a name (pandas' row numbers)"
+    number = int(match[1]) + 1
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"a column without a name ({number}{ending})"
 
 
 def shown(value: object, most: int = 80) -> str:

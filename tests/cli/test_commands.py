@@ -50,12 +50,12 @@ def test_the_leaders_of_a_finished_study_may_be_confirmed() -> None:
     assert run("resume", "runs/b")[0] == 0
     assert json.loads(run("report", "runs/b", "--json")[1])["confirmed"] == later["confirmed"]
     refused = {
-        ("--confirm", "-1"): "search.confirm: input should be greater than or equal to 0, got '-1'",
+        ("--confirm", "-1"): "--confirm: input should be greater than or equal to 0, got '-1'",
         (
             "--seeds",
             "1",
-        ): "search.seeds: must be 0 or at least 2: one run says nothing about other seeds, got '1'",
-        ("--ship", "worst"): "search.ship: input should be 'first', 'median' or 'best', got 'worst'",
+        ): "--seeds: must be 0 or at least 2: one run says nothing about other seeds, got '1'",
+        ("--ship", "worst"): "--ship: input should be 'first', 'median' or 'best', got 'worst'",
     }
     for arguments, error in refused.items():
         assert run("resume", "runs/b", *arguments) == (2, "", f"partune: error: {error}\n")

@@ -45,11 +45,11 @@ def test_with_a_model_tokens_are_counted_and_what_is_trained_on_is_marked(
 ) -> None:
     assert main(["data", str(path), "--model", "demo", "--rows", "2", "--max-length", "5"]) == 0
     out = capsys.readouterr().out
-    assert "3 examples are cut at max_length 5.\n" in out
+    assert "3 training examples are cut at max_length (5 tokens).\n" in out
     assert "Tokens per example: " in out
     assert main(["data", str(path), "--model", "demo", "--rows", "2"]) == 0
     out = capsys.readouterr().out
-    assert "No example is cut at max_length 512.\n" in out
+    assert "No example is cut at 256 tokens, the most that the base model reads (max_length is 512).\n" in out
     assert "### Response:\n[[NA<eos>]]\n" in out
 
 
@@ -85,8 +85,16 @@ def test_a_disk_that_fills_up_leaves_no_half_of_a_page(
     ("arguments", "message"),
     [
         (["--columns", "instruction=Questions"], 'has no column "Questions"; did you mean "Question"?'),
-        (["--format", "chat"], 'row 1: "messages" is missing; it has Question, Answer, Source'),
-        (["--format", "text"], "has the columns Question, Answer, Source and no text: say which is which, for example"),
+        (
+            ["--format", "chat"],
+            "has the columns Question, Answer, Source and no messages: no column has lists of messages; say which is "
+            "which with --columns messages=COLUMN",
+        ),
+        (
+            ["--format", "text"],
+            "has the columns Question, Answer, Source and no text: which columns are meant cannot be told; say which "
+            "is which, for example --columns text=Question",
+        ),
         (["--columns", "Question"], "columns: expected FIELD=COLUMN, such as instruction=question"),
         (["--format", "csv"], "format: input should be 'auto', 'alpaca'"),
         (["--model", "no/such/model/here"], "no/such/model/here"),
@@ -122,6 +130,31 @@ def test_validation_rows_among_the_rows_are_told(leaky: Path, capsys: pytest.Cap
     assert "1 of the 2 validation rows asks what a training row asks (row 3): " in out
     assert "  row 3: why\n" in out
     assert "Not found are rewordings" in out
+
+
+def test_the_file_of_validation_rows_is_described_as_the_data_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"instruction": f"Why {number}?", "output": "x"} for number in range(4)]
+    other = [*rows[:2], rows[0], {"instruction": "Who?", "output": ""}, {"instruction": "", "output": ""}]
+    other += [{"instruction": "How?", "output": "oil " * 300, "topic": "oil"}]
+    data, file = write_jsonl(tmp_path / "rows.jsonl", rows), write_jsonl(tmp_path / "other.jsonl", other)
+    assert main(["data", str(data), "--rows", "0", "--model", "demo", "--validation-data", str(file)]) == 0
+    noted = [line for line in capsys.readouterr().out.splitlines() if line.startswith("other.jsonl: ")]
+    assert main(["data", str(file), "--rows", "0", "--model", "demo"]) == 0
+    alone = capsys.readouterr().out.replace("training example is cut", "validation row is cut").splitlines()
+    assert noted == [f"other.jsonl: {line}" for line in alone]
+    for note in ("1 answer is empty.", "1 row without any text", "not used: topic", "1 row repeats", "is cut at 256"):
+        assert any(note in line for line in noted)
+
+
+def test_validation_rows_of_another_form_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", [{"instruction": "Why?", "output": "x"}] * 2)
+    chats = [{"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "x"}]}]
+    file = write_jsonl(tmp_path / "chats.jsonl", chats)
+    assert main(["data", str(data), "--rows", "0", "--validation-data", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "chats.jsonl: These rows are chats, but the training rows are instructions with answers: " in out
 
 
 @pytest.mark.slow

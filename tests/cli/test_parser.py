@@ -24,7 +24,7 @@ from tests.support.command import branin, modules_after, run
         (("tune", "--bugdet", "3"), 'unknown argument --bugdet; did you mean "--budget"?'),
         (("tune",), "model is missing: give --model"),
         (("tune", "--objective", "brannin"), 'no objective "brannin"; did you mean "branin"?'),
-        (("tune", "--objective", "branin", "--budget", "0"), "search.budget: input should be greater than 0"),
+        (("tune", "--objective", "branin", "--budget", "0"), "--budget: input should be greater than 0"),
         (("tune", "--objective", "branin", "--algorithm", "bamso"), 'no algorithm "bamso"; did you mean "bamsoo"?'),
         (("tune", "--objective", "branin", "--space", "lorra"), 'no ready-made space "lorra"; did you mean "lora"?'),
         (("tune", "--objective", "branin", "--name", "../up"), "a name must be a plain folder name, got '../up'"),

@@ -85,8 +85,8 @@ def test_a_single_task_needs_no_list() -> None:
         ),
         (
             {"search": {"seeds": 0, "ship": "best"}},
-            "search: ship: best chooses among fresh runs, but seeds: 0 makes none; use seeds: 2 or more, "
-            "or ship: first",
+            "search.ship best chooses among fresh runs, but search.seeds 0 makes none: use 2 seeds or more, or ship "
+            "the first run",
         ),
     ],
 )

@@ -276,12 +276,12 @@ def test_what_has_another_effect_than_expected_is_said() -> None:
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--epochs", "3"), "training.epochs 3 would have no effect, because the calibration finds"),
+        (("--epochs", "3"), "--epochs 3 would have no effect, because the calibration finds"),
         (
             ("--steps", "9", "--most-epochs", "4"),
-            "protocol.most_epochs would have no effect, because there is no calibration",
+            "--most-epochs would have no effect, because there is no calibration",
         ),
-        (("--calibration", "0", "--sufficient", "0.8"), "protocol.sufficient would have no effect"),
+        (("--calibration", "0", "--sufficient", "0.8"), "--sufficient would have no effect"),
     ],
 )
 def test_an_experiment_refuses_what_its_calibration_makes_idle(

@@ -55,4 +55,7 @@ def test_metrics_of_rows(metric: str | None) -> None:
 def test_metrics_of_tasks_need_one() -> None:
     with pytest.raises(ValueError, match=r"validation.metric: acc_norm needs a task \(--task\)"):
         check_metric(Validation(metric="acc_norm"))
+    for metric, near in (("exact_mach", "exact_match"), ("rougel", "rougeL"), ("los", "loss")):
+        with pytest.raises(ValueError, match=rf'no metric "{metric}" of rows; did you mean "{near}"\?'):
+            check_metric(Validation(metric=metric))
     check_metric(Validation(metric="anything", tasks=("arc",)))  # the task is asked when it is loaded

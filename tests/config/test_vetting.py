@@ -73,7 +73,7 @@ def test_a_study_does_not_begin_with_them(rows: Path, capsys: pytest.CaptureFixt
     assert main(["tune", "--model", "demo", "--data", "rows.csv", "--validation-data", "link.csv"]) == 2
     told = capsys.readouterr()
     assert told.err.count("\n") == 1
-    assert told.err.startswith("partune: error: validation.data names rows that are trained on: ")
+    assert told.err.startswith("partune: error: --validation-data names rows that are trained on: ")
     assert not (rows / "runs").exists()
     assert told.out == ""
     tuner = FineTune("demo", "rows.csv", validation={"data": "rows.csv"})

@@ -148,7 +148,7 @@ def test_where_every_trial_failed_it_is_status_1(capsys: pytest.CaptureFixture[s
         (("--model", "m", "--task", "t"), "data is missing: give --data or a section in the file"),
         (("--objective", "branin", "--algorithm", "bo"), 'unknown argument --algorithm; did you mean "--algorithms"?'),
         (("--objective", "branin", "--algorithms", "bo,sooo"), 'no algorithm "sooo"; did you mean "soo"?'),
-        (("--objective", "branin", "--repeats", "0"), "protocol.repeats: input should be greater than 0, got '0'"),
+        (("--objective", "branin", "--repeats", "0"), "--repeats: input should be greater than 0, got '0'"),
         (("nothing.yaml",), "cannot read nothing.yaml: No such file or directory"),
     ],
 )

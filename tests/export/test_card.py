@@ -25,6 +25,7 @@ from partune.report.words import value
 from partune.runtime.markdown import code, fenced, plain
 from partune.runtime.rounding import measured
 from partune.trial.contents import Content
+from tests.report.test_data_notes import CUT, CUT_NOTES
 from tests.support.simulated import SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-3, log=True), lora_r=Int(2, 64, log=True), lora_alpha=Int(8, 128))
@@ -92,6 +93,18 @@ def test_scores_verdict_and_hyperparameters_are_the_records(tmp_path: Path) -> N
     assert f"{value(study.best.config['learning_rate'])} at its peak" in text
     assert f"trial {study.best.number} of 5" in text
     assert f"| seed | {study.best.seed}; the data's order: 0 |" in text
+
+
+def test_rows_that_were_cut_are_told(tmp_path: Path) -> None:
+    class Cut(Tuning):
+        @property
+        def summary(self) -> Mapping[str, Any]:
+            loaded = dict(super().summary)
+            return {**loaded, "data": {**loaded["data"], **CUT}}
+
+    _, text = hand_over(tmp_path, Cut())
+    for note in CUT_NOTES:
+        assert f"\n{plain(note)}\n" in text
 
 
 def test_what_the_search_cost_is_the_records(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_an_unknown_data_set_is_a_user_error() -> None:
         ([ROWS[0], ["a"]], "row 2: a row is a mapping, got list"),
         ([{"messages": "hello"}], 'row 1: "messages" must be a list'),
         ([{"messages": CHAT}, {"messages": [{"role": "user"}]}], 'row 2: message 1 has no text "content"'),
-        ([{"messages": CHAT}, {"instruction": "a"}], 'row 2: "messages" is missing'),
+        ([{"messages": CHAT}, {"instruction": "a"}], "row 2, has instruction, but row 1, has messages: a study reads"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, rows: list[Any], message: str) -> None:

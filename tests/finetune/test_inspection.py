@@ -14,6 +14,9 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.data import tokenise
 from partune.finetune.inspection import convert, inspect
+from partune.finetune.materials import Materials, load_resident
+from partune.finetune.model import load_settings
+from partune.objectives.settings import study_of
 from tests.finetune.rows.test_forms import PEOPLES
 from tests.finetune.test_data import CHATML
 from tests.support.full import files_of_at_most
@@ -41,6 +44,26 @@ def test_lengths_repetitions_and_what_is_cut_are_counted(tmp_path: Path, tokeniz
     assert (prompt[1], answer) == (False, ("rust</s>", True))
     assert found.summary["empty_answers"] == 1
     assert found.summary["unused"] == {"id": 5}
+
+
+def test_rows_are_cut_where_a_study_cuts_them(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, folders: dict[str, Path], task_file: Path
+) -> None:
+    rows = [{"instruction": "why?", "output": "oil " * count} for count in (10, 100, 300)]
+    path = write_jsonl(tmp_path / "r.jsonl", rows)
+    study = study_of(folders["llama"], path, task_file, None, 0, run={"device": "cpu"})
+    materials = Materials(study, lambda dtype: load_resident(study, dtype))
+    assert study.data is not None
+    materials.prepare()
+    base = materials.base("fp32")
+    for max_length in (512, 50):
+        data = study.data.model_copy(update={"max_length": max_length})
+        settings = load_settings(config.Model(path=str(folders["llama"])))
+        found = inspect(data, tokenizer, count=0, settings=settings)
+        cut = materials.examples(base, max_length, "answer")
+        assert (found.cut, found.summary["tokens"]) == (cut.truncated, len(cut.tokens))
+        assert found.cut > 0
+        assert found.summary["cut_at"] == min(max_length, base.positions)
 
 
 def test_labels_are_told_as_a_study_would_find_them(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:

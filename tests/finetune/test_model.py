@@ -37,6 +37,14 @@ from tests.support.tiny import CONTEXT, KINDS, make_items, write_jsonl, write_ta
 # ----- loading
 
 
+def test_the_context_is_known_without_the_weights(base: Base, folders: dict[str, Path]) -> None:
+    settings = models.load_settings(config.Model(path=str(folders["llama"])))
+    assert models.positions_of(settings) == base.positions == CONTEXT
+    assert models.context_of(settings, base.tokenizer) == base.context
+    with pytest.raises(UserError, match="no/such/model"):
+        models.load_settings(config.Model(path="no/such/model"))
+
+
 def test_a_loaded_base_is_frozen_and_knows_its_context(base: Base) -> None:
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
     assert not base.model.training

@@ -183,6 +183,13 @@ def test_a_summary_counts_what_was_loaded(make: Any, tmp_path: Path) -> None:
     summary = tuner.summary
     counts = {name: summary["data"][name] for name in ("rows", "examples", "empty", "truncated", "untrainable")}
     assert counts == {"rows": 7, "examples": 5, "empty": 1, "truncated": 1, "untrainable": 1}
+    context = tuner.engine.materials.base("fp32").positions
+    assert (summary["data"]["cut_at"], summary["data"]["max_length"]) == (context, 512) != (512, 512)
+    assert "truncated_by_length" not in summary["data"]
+    tuner.declare(Space(max_length=Int(110, 1024), learning_rate=Float(1e-4, 1e-2, log=True)))
+    lengths = tuner.engine.materials.loaded.examples.lengths
+    by_length = {"110": int((lengths > 110).sum()), "1024": 1}
+    assert tuner.summary["data"]["truncated_by_length"] == by_length
     assert summary["scoring"]["items"] == {"search/choices": 24, "verdict/choices": 6}
     assert (summary["device"], summary["dtype"]) == ("cpu", "fp32")
 

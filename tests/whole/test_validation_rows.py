@@ -60,12 +60,12 @@ def test_rows_alone_make_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     [
         (
             ("--metric", "acc_norm"),
-            "validation.metric: acc_norm needs a task (--task)",
+            "--metric: acc_norm needs a task (--task)",
         ),
-        (("--validation-split", "0"), "validation.split: input should be greater than 0"),
+        (("--validation-split", "0"), "--validation-split: input should be greater than 0"),
         (("--validation-data", "none.jsonl"), "no data file none.jsonl"),
         (("--engine", "litgpt"), "with the engine litgpt, partune cannot score validation rows, only tasks (--task)"),
-        (("--task", "x.yaml", "--validation-split", "0.2"), "validation.split would have no effect: a task scores"),
+        (("--task", "x.yaml", "--validation-split", "0.2"), "--validation-split would have no effect: a task scores"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -11,10 +11,12 @@ completion  completes commands in shells
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 
+from partune.cli.flags import as_typed
 from partune.cli.parser import build_parser
 from partune.cli.studies import INTERRUPTED
 from partune.errors import UserError
@@ -45,9 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    namespace = argparse.Namespace()
     try:
         parser = build_parser()
-        namespace = parser.parse_args(arguments)
+        parser.parse_args(arguments, namespace)
         if namespace.command is None:
             parser.print_help()
             return 0
@@ -57,7 +60,8 @@ def _run(arguments: Sequence[str]) -> int:
     except UserError as error:
         from partune.runtime.urls import masked
 
-        print(f"partune: error: {' '.join(masked(str(error)).splitlines())}", file=sys.stderr)
+        message = " ".join(masked(str(error)).splitlines())
+        print(f"partune: error: {as_typed(message, namespace)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # raised here only before a study began or after it ended
         print("\nInterrupted.", file=sys.stderr)

@@ -61,7 +61,7 @@ def add_flag(group: Any, path: tuple[str, ...], field: FieldInfo, recorded: bool
         recorded: Whether the value on record applies if the flag is not set. The help then shows no default.
     """
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    flag = f"--{str(extra.get('flag', path[-1])).replace('_', '-')}"
+    flag = flag_of(path[-1], field)
     options: dict[str, Any] = {
         "dest": CONFIG + ".".join(path),
         "default": argparse.SUPPRESS,  # a flag that is not set must not override the file
@@ -77,6 +77,18 @@ def add_flag(group: Any, path: tuple[str, ...], field: FieldInfo, recorded: bool
         group.add_argument(flag, action="append", metavar=metavar, **options)
     else:
         group.add_argument(flag, metavar=_metavar(path[-1], field.annotation), **options)
+
+
+def flag_of(name: str, field: FieldInfo | None) -> str:
+    """Return the flag of a field.
+
+    Args:
+        name: The name of the field.
+        field: The field; None if its definition does not rename the flag.
+    """
+    extra = field.json_schema_extra if field is not None else None
+    renamed = extra.get("flag", name) if isinstance(extra, dict) else name
+    return f"--{str(renamed).replace('_', '-')}"
 
 
 def _help(field: FieldInfo, recorded: bool) -> str:
@@ -128,6 +140,41 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
                 section = section.setdefault(name, {})
             section[key] = value
     return mapping
+
+
+def as_typed(message: str, arguments: argparse.Namespace) -> str:
+    """Return a message in which each setting that was typed as a flag has the name of its flag.
+
+    Messages name settings as in a study's file: `validation.split`, `baseline.0`, or the name alone at the beginning if
+    the section was checked by itself.
+
+    Args:
+        message: The message.
+        arguments: The parsed arguments.
+    """
+    for dest in vars(arguments):
+        if dest.startswith(CONFIG):
+            path = dest.removeprefix(CONFIG)
+            *sections, name = path.split(".")
+            flag = flag_of(name, _field(path))
+            entry = r"(\.\d+)?"  # the position in a list
+            if sections:  # not as part of a path of a file, such as a/validation.data.csv
+                message = re.sub(rf"(?<![\w./~-]){re.escape(path)}{entry}(?!\.?\w)", flag, message)
+            alone = sections[-1] if name == "path" else name
+            message = re.sub(rf"^{re.escape(alone)}{entry}(?=: | would )", flag, message)
+    return message
+
+
+def _field(path: str) -> FieldInfo | None:
+    """Return the field of a study's file that a path such as "validation.split" leads to, or None."""
+    from partune.config import StudyConfig, section_in
+
+    section: type[Section] | None = StudyConfig
+    field = None
+    for name in path.split("."):
+        field = section.model_fields.get(name) if section is not None else None
+        section = section_in(field.annotation) if field is not None else None
+    return field
 
 
 def integer(least: int, most: int | None = None) -> Callable[[str], int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from partune.errors import UserError
-from partune.report.row_sentences import length_notes, reading_notes, scored_notes, shortened
+from partune.report.row_sentences import file_notes, length_notes, reading_notes, scored_notes, shortened
 from partune.runtime.disk import write_whole
 from partune.runtime.paths import as_path
 
@@ -51,19 +51,20 @@ def show(
         UserError: The data, the tokenizer, the validation rows or a task cannot be read, or the page cannot be written.
     """
     from partune.finetune.inspection import inspect
-    from partune.finetune.model import load_tokenizer
+    from partune.finetune.model import load_settings, load_tokenizer
     from partune.runtime.console import Console, text
 
     path = None if html is None else _new_page(html)
     tokenizer = None if model is None else load_tokenizer(model)
-    found = inspect(data, tokenizer, max(count, ROWS_OF_PAGE) if path else count, validation, test)
+    settings = None if model is None else load_settings(model)
+    found = inspect(data, tokenizer, max(count, ROWS_OF_PAGE) if path else count, validation, test, settings)
     console = console or Console(soft_wrap=True)
-    for line in _page(found, data, count, colours=console.is_terminal and not console.no_color):
+    for line in _page(found, validation, count, colours=console.is_terminal and not console.no_color):
         console.print(line)
     if path is not None:
         from partune.report.html.rows import page
 
-        write_whole(path, page(found, data, None if model is None else model.path))
+        write_whole(path, page(found, data, None if model is None else model.path, validation))
         console.print(text(f"\nwrote {path}"))
 
 
@@ -77,11 +78,14 @@ def _new_page(name: str) -> Path:
     return path
 
 
-def _page(found: Inspection, data: config.Data, count: int, colours: bool) -> Iterator[Text]:
+def _page(found: Inspection, validation: config.Validation | None, count: int, colours: bool) -> Iterator[Text]:
     from partune.runtime.console import text
 
-    for note in (*reading_notes(found), *length_notes(found, data)):
+    for note in (*reading_notes(found), *length_notes(found)):
         yield text(note)
+    if found.validation is not None and validation is not None:
+        for note in file_notes(found, found.validation, str(validation.data)):
+            yield text(note)
     for note, rows in scored_notes(found.seen):
         yield text(note)
         for number, prompt in rows[:EXAMPLES]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from partune.config import baseline, names_of
 from partune.objectives.base import Anchored
-from partune.report.data_notes import row_notes
+from partune.report.data_notes import loaded_notes
 from partune.report.words import coverage_words, progress, reloaded_words, settings, span
 from partune.study import Watcher
 from partune.study.watcher import Watched
@@ -114,20 +114,14 @@ class Terminal(Watcher):
             self._print(f"{text} ...")
 
     def loaded(self, summary: Mapping[str, Any]) -> None:
-        """Print what was loaded, including how many examples were dropped or cut.
+        """Print what was loaded, including how many rows were left out or cut.
 
         Args:
             summary: The objective's summary of what it loaded.
         """
         if data := summary.get("data"):
-            lost = {
-                "empty": data["empty"],
-                "cut to max_length": data["truncated"],
-                "without a token to train on": data["untrainable"],
-            }
-            losses = "".join(f", {count} {what}" for what, count in lost.items() if count)
-            self._print(f"{data['examples']} examples of {data['rows']} rows{losses}; {data['tokens']} tokens")
-            for note in row_notes(data):
+            self._print(f"{data['examples']} examples of {data['rows']} rows; {data['tokens']} tokens")
+            for note in loaded_notes(summary):
                 self._print(note)
             for targets, covered in summary.get("adapted", {}).items():
                 self._print(f"{targets}: {coverage_words(covered)}")

@@ -181,7 +181,7 @@ def _one_line(error: ValidationError, outermost: type[Section]) -> str:
         *parents, key = first["loc"]
         return f'unknown key "{location}"{suggestion(str(key), _section(outermost, parents).model_fields)}'
     message = first["msg"].removeprefix("Value error, ")
-    if not location:
+    if not location or message.startswith(f"{location}."):
         return message
     if first["type"] == "missing":
         return f"{location} is missing"

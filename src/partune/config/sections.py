@@ -234,8 +234,8 @@ class Search(Section):
     def _can_ship(self) -> Search:
         if self.ship != "first" and not self.seeds:
             raise ValueError(
-                f"ship: {self.ship} chooses among fresh runs, but seeds: 0 makes none; use seeds: 2 or more, "
-                "or ship: first"
+                f"search.ship {self.ship} chooses among fresh runs, but search.seeds 0 makes none: use 2 seeds or "
+                "more, or ship the first run"
             )
         return self
 

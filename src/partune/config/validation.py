@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -88,6 +89,8 @@ def check_metric(validation: Validation) -> None:
     metric = validation.metric
     if validation.tasks or metric is None or metric in ROW_METRICS or ":" in metric:
         return
+    if near := difflib.get_close_matches(metric, ROW_METRICS, n=1):
+        raise ValueError(f'validation.metric: there is no metric "{metric}" of rows; did you mean "{near[0]}"?')
     raise ValueError(
         f"validation.metric: {metric} needs a task (--task); without one, use loss, exact_match, f1, rougeL, "
         "package.module:function, or, for labels, acc or margin"

@@ -12,6 +12,7 @@ import yaml
 from partune.export.check import Check
 from partune.export.chosen import Chosen, is_file, name_of
 from partune.export.usage import Tokenizer, usage
+from partune.report.data_notes import loss_notes
 from partune.report.plain_data import Summary
 from partune.report.verdict_words import advice, defaults_called, lost_words, small_print, sources
 from partune.report.words import baseline_rows, coverage_words, score_of, span, value
@@ -70,6 +71,7 @@ def card(
     if chosen is not None:
         parts += usage(chosen, exported.merged, exported.tokenizer, exported.quantized is not None)
         parts += ["## How it was trained", table([("setting", "value"), *_settings(chosen)])]
+        parts += [plain(note) for note in loss_notes(summary["loaded"].get("data", {}))]
     parts += ["## What the search cost", _cost(summary)]
     parts += ["## How to repeat it", *_repeating(summary, study)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -257,7 +257,10 @@ class Chat:
             if shown and text != self._attempt(_without(form, "tool_calls")):
                 return form
         if any(message.get("tool_calls") and not message.get("content") for message in chat["messages"]):
-            raise ValueError(f"it does not write the tool calls of an answer without content ({', '.join(names)})")
+            raise ValueError(
+                f"it does not write the tool calls of an answer without content ({', '.join(names)}); "
+                "use a template that does, in a Jinja file: `--chat-template FILE`"
+            )
         return chat
 
     def _attempt(self, chat: Row, prompt: bool = False) -> str | None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,10 +21,10 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.chats import Chat, Piece, Written, template_text
 from partune.finetune.model import ending
+from partune.finetune.reading import chat_reading, is_empty, source_reading, split_marks, text_reading, unknown_tokens
 from partune.finetune.rows.files import Source, find_files, is_file_name, read, read_rows
-from partune.finetune.rows.forms import Format, Rows, normalise
-from partune.finetune.rows.values import Row
-from partune.finetune.templates import SPECIAL_TOKENS
+from partune.finetune.rows.forms import Format, normalise
+from partune.finetune.rows.values import Places, Row
 from partune.runtime.failures import one_line
 from partune.runtime.isolation import quiet
 from partune.trial.contents import digest
@@ -43,11 +42,10 @@ __all__ = [
     "alpaca_pieces",
     "alpaca_prompt",
     "continued",
+    "cut_entries",
     "find_files",
-    "is_empty",
     "is_file_name",
     "read_rows",
-    "reading_of",
     "template_text",
     "tokenise",
 ]
@@ -109,6 +107,7 @@ class Examples:
         empty: The number of rows without any text.
         truncated: The number of examples that were cut.
         untrainable: The number of examples that were left out because they had no token to train on.
+        answerless: The number of these that had no such token at full length either.
         form: The form in which the rows are trained on.
         never: (N,), whether the loss excludes a token even with `loss_on: all`; None if there is no such token.
         reading: Which fields of the rows were used and which were not, for the record.
@@ -122,6 +121,7 @@ class Examples:
     empty: int = 0
     truncated: int = 0
     untrainable: int = 0
+    answerless: int = 0
     form: Format = "alpaca"
     never: npt.NDArray[np.bool_] | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)
@@ -162,9 +162,11 @@ class Examples:
         owner = np.repeat(np.arange(len(self)), self.lengths)
         position = np.arange(len(self.tokens)) - self.starts[owner]
         keep = position < max_length
-        trained = (self.trained | (loss_on == "all")) & keep & (position > 0)
+        trained = (self.trained | (loss_on == "all")) & (position > 0)
         if self.never is not None:
             trained &= ~self.never
+        has_answer = np.bincount(owner[trained], minlength=len(self)) > 0
+        trained &= keep
         # An example without a trained token would take a place in a batch and train nothing.
         useful = np.bincount(owner[trained], minlength=len(self)) > 0
         keep &= useful[owner]
@@ -178,6 +180,7 @@ class Examples:
             numbers=self.numbers[useful],
             truncated=int((self.lengths > max_length).sum()),
             untrainable=int((~useful).sum()),
+            answerless=int((~has_answer).sum()),
         )
 
     def select(self, indices: npt.NDArray[np.int64]) -> Examples:
@@ -225,8 +228,19 @@ class Examples:
             "empty": self.empty,
             "truncated": self.truncated,
             "untrainable": self.untrainable,
+            **({"answerless": self.answerless} if self.answerless else {}),
             **self.reading,
         }
+
+
+def cut_entries(max_length: int, context: int) -> dict[str, int]:
+    """Return the record's entries on the length to which examples are cut, and on the setting.
+
+    Args:
+        max_length: The setting.
+        context: The number of tokens that the model can read.
+    """
+    return {"cut_at": min(max_length, context), "max_length": max_length}
 
 
 def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase, source: Source | None = None) -> Examples:
@@ -243,19 +257,20 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase, source: Sour
         UserError: A row cannot be read, or all rows are empty.
     """
     source = source or read(data)
-    rows = normalise(data, source.rows)
+    rows = normalise(data, source.rows, source.places)
     nonempty = [(number, row) for number, row in rows.rows if not is_empty(row, rows.form)]
     if not nonempty:
         raise UserError(f"{data.path}: all {len(rows.rows)} rows are empty")
     numbers = [number for number, _ in nonempty]
     with quiet():
         if rows.form == "chat":
-            written = list(_write_chats(data, nonempty, Chat.of(tokenizer, data.chat_template)))
+            places = source.places or Places(data.path)
+            written = list(_write_chats(places, nonempty, Chat.of(tokenizer, data.chat_template)))
             numbers = [number for number, chat in zip(numbers, written, strict=True) for _ in chat.examples]
-            reading = _chat_reading(rows, nonempty, written) | _written_out(data, tokenizer)
+            reading = chat_reading(rows, nonempty, written) | split_marks(data, tokenizer)
             encoded = list(_encode((pieces for chat in written for pieces in chat.examples), tokenizer, bounded=False))
         else:
-            reading = _text_reading(rows, nonempty)
+            reading = text_reading(rows, nonempty)
             pieces = (_pieces(row, rows.form, str(tokenizer.eos_token or "")) for _, row in nonempty)
             encoded = list(_encode(pieces, tokenizer, bounded=True))
     tokens = np.concatenate([tokens for tokens, _, _ in encoded])
@@ -268,22 +283,8 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase, source: Sour
         rows=len(rows.rows),
         empty=len(rows.rows) - len(nonempty),
         form=rows.form,
-        reading={**_source_reading(rows, source), **reading, **_unknown_tokens(tokens, tokenizer)},
+        reading={**source_reading(rows, source), **reading, **unknown_tokens(tokens, tokenizer)},
     )
-
-
-def is_empty(row: Row, form: Format) -> bool:
-    """Return whether a row has no text at all, so that nothing of it is trained on.
-
-    Args:
-        row: The row in its form.
-        form: The form.
-    """
-    if form == "alpaca":
-        return not row["instruction"].strip() and not row["output"].strip() and not row["history"]
-    if form != "chat":
-        return not any(text.strip() for text in row.values())
-    return not any((message.get("content") or "").strip() or message.get("tool_calls") for message in row["messages"])
 
 
 def _pieces(row: Row, form: Format, eos: str) -> list[Piece]:
@@ -303,12 +304,12 @@ def _pieces(row: Row, form: Format, eos: str) -> list[Piece]:
     return pieces
 
 
-def _write_chats(data: config.Data, rows: list[tuple[int, Row]], chat: Chat) -> Iterator[Written]:
+def _write_chats(places: Places, rows: list[tuple[int, Row]], chat: Chat) -> Iterator[Written]:
     for number, row in rows:
         try:
             yield chat.write(row)
         except Exception as error:  # templates raise exceptions of any type
-            raise UserError(f"{data.path}, row {number}: the chat template fails: {one_line(error)}") from None
+            raise UserError(f"{places.of(number)}: the chat template fails: {one_line(error)}") from None
 
 
 def _encode(examples: Iterable[list[Piece]], tokenizer: PreTrainedTokenizerBase, bounded: bool) -> Iterator[Encoded]:
@@ -383,97 +384,3 @@ def continued(tokenizer: Any, texts: list[str], exact: bool = False) -> list[lis
             for i in anchored.keys() - set(remaining):
                 tokens[i] = anchored[i][len(before) :]
     return tokens
-
-
-# ----- how the rows were read, for the record
-
-
-ANSWER = {"alpaca": "output", "completion": "completion", "text": "text"}  # the field that is trained on
-
-
-def reading_of(rows: Rows, source: Source) -> dict[str, Any]:
-    """Return how rows were read, as far as no tokenizer is needed to know it.
-
-    Args:
-        rows: The rows in their form.
-        source: The rows as they were read.
-    """
-    if rows.form != "chat":
-        return {**_source_reading(rows, source), **_text_reading(rows, rows.rows)}
-    return {**_source_reading(rows, source), **_reading(rows.names, rows.unused, 0)}
-
-
-def _source_reading(rows: Rows, source: Source) -> dict[str, Any]:
-    """Return the record's entries on the format and the files of the rows, without those that are obvious."""
-    entries = {
-        "layout": rows.layout,
-        "files": source.files if source.files > 1 else 0,
-        "separators": list(source.separators),
-        "rejected": rows.rejected,
-    }
-    return {name: entry for name, entry in entries.items() if entry}
-
-
-def _text_reading(rows: Rows, nonempty: list[tuple[int, Row]]) -> dict[str, Any]:
-    used = {field: name for field, name in rows.names.items() if any(row.get(field) for _, row in nonempty)}
-    blank = sum(not row[ANSWER[rows.form]].strip() for _, row in nonempty)
-    return _reading(used, rows.unused, blank)
-
-
-def _chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Written]) -> dict[str, Any]:
-    used: set[str] = set()
-    unused = {number: set(names) for number, names in rows.unused.items()}
-    for (number, row), chat in zip(nonempty, written, strict=True):
-        fields = {name for message in row["messages"] for name in message} - {"role", "content"}
-        fields |= {name for name in rows.names if name in row}
-        fields |= {"weight"} if row["untrained"] and rows.layout in ("chat", "sharegpt") else set()
-        used |= fields - chat.unused
-        if chat.unused:
-            unused.setdefault(number, set()).update(chat.unused)
-    # Messages that were made of a prompt and an answer have no column of their own.
-    used |= {name for name in ("prompt", "completion", "chosen") if name in rows.names}
-    blank = sum(
-        message["role"] == "assistant" and not (message.get("content") or "").strip() and not message.get("tool_calls")
-        for _, row in nonempty
-        for message in row["messages"]
-    )
-    counts = {
-        "cut_by_template": sum(chat.cut for chat in written),
-        "endless_answers": sum(chat.endless for chat in written),
-        "untrained": sum(len(row["untrained"]) for _, row in nonempty),
-        "answers_apart": sum(len(chat.examples) for chat in written) - len(written),
-    }
-    return _reading({name: rows.names.get(name, name) for name in sorted(used)}, unused, blank) | {
-        name: count for name, count in counts.items() if count
-    }
-
-
-def _written_out(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
-    """Return the record's entry with the special tokens of a named template that the tokenizer lacks, if there are any.
-
-    The tokenizer splits such a mark, <|im_start|> for example, like any other text.
-    """
-    marks = SPECIAL_TOKENS.get((data.chat_template or "").lower(), ())
-    split = [mark for mark in marks if len(tokenizer(mark, add_special_tokens=False)["input_ids"]) > 1]
-    return {"split_marks": split} if split else {}
-
-
-def _unknown_tokens(tokens: npt.NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the record's entry with the number of unknown tokens; an empty dictionary if there are none."""
-    unknown = tokenizer.unk_token_id
-    # In some tokenizers the unknown token also begins or ends texts, so counting it would tell nothing.
-    count = 0 if unknown in (None, tokenizer.eos_token_id, tokenizer.bos_token_id) else int((tokens == unknown).sum())
-    return {"unknown_tokens": count} if count else {}
-
-
-def _reading(used: Mapping[str, str], unused: Mapping[int, Collection[str]], blank: int) -> dict[str, Any]:
-    """Return the record's entry on the fields of the rows, without the counts that are zero.
-
-    Args:
-        used: The fields that are used. Maps the format's name of a field to the name in the data.
-        unused: Maps the number of a row to its fields that have a value and are not used.
-        blank: The number of empty answers.
-    """
-    names = Counter(name for fields in unused.values() for name in fields)
-    counts = {"unused": dict(sorted(names.items())), "rows_with_unused": len(unused), "empty_answers": blank}
-    return {"fields": dict(used)} | {name: value for name, value in counts.items() if value}

@@ -16,15 +16,17 @@ import numpy as np
 from partune import config
 from partune.errors import UserError
 from partune.finetune.contamination import Item, Seen, TrainingTexts, item_of
-from partune.finetune.data import Examples, is_empty, reading_of, tokenise
-from partune.finetune.rows.files import read
+from partune.finetune.data import Examples, cut_entries, tokenise
+from partune.finetune.model import UNLIMITED, context_of, positions_of
+from partune.finetune.reading import is_empty, reading_of
+from partune.finetune.rows.files import find_files, read
 from partune.finetune.rows.forms import Rows, normalise
 from partune.finetune.rows.values import Row
 from partune.runtime.disk import write_whole
 from partune.runtime.paths import as_path
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from partune.finetune.scoring.base import Request
 
@@ -45,9 +47,10 @@ class Inspection:
         texts: The first examples as the model reads them, each in parts: a text, and whether it is trained on. Empty
             without a tokenizer.
         lengths: The quantiles of the numbers of tokens: the shortest, the median, 90 %, 99 %, the longest.
-        cut: The number of examples that are longer than `max_length`.
+        cut: The number of examples that are cut, because they are longer than `max_length` or the model's context.
         counts: The number of examples by their number of tokens.
         seen: For the validation rows and for each task, how many of the items also occur among the rows.
+        validation: The same description of the file with validation rows; None if there is no such file.
     """
 
     summary: Mapping[str, Any]
@@ -61,6 +64,7 @@ class Inspection:
     cut: int = 0
     counts: Mapping[int, int] = field(default_factory=dict)
     seen: Sequence[Seen] = ()
+    validation: Inspection | None = None
 
 
 def inspect(
@@ -69,6 +73,7 @@ def inspect(
     count: int,
     validation: config.Validation | None = None,
     test: config.Test | None = None,
+    settings: PretrainedConfig | None = None,
 ) -> Inspection:
     """Read data and describe them.
 
@@ -78,56 +83,98 @@ def inspect(
         count: The number of rows to show.
         validation: Section `validation`, with rows or tasks to look for in the data; None for none.
         test: Section `test`, with tasks to look for in the data; None for none.
+        settings: The base model's configuration, which says how many tokens it can read; None for no limit.
 
     Raises:
         UserError: The data, the validation rows or a task cannot be read.
     """
+    from partune.finetune.scoring.definitions import check_file
+
+    validation, test = validation or config.Validation(), test or config.Test()
+    for name in (*validation.tasks, *test.tasks):
+        check_file(name)
+    more = None if validation.data is None else data.model_copy(update={"path": validation.data, "limit": None})
+    if more is not None:
+        find_files(more)
+    rows, examples, found = _read(data, tokenizer, count)
+    held, others, scored = (None, None, None) if more is None else _read(more, tokenizer, 0)
+    found = dataclasses.replace(found, seen=list(_find_seen(rows, held, validation, test)))
+    if tokenizer is not None and examples is not None:
+        from partune.finetune.scoring.row_labels import evident_labels
+
+        labels = evident_labels(examples, tokenizer)
+        positions = UNLIMITED if settings is None else positions_of(settings)
+        limit = cut_entries(data.max_length, positions)
+        cut = examples.cut(limit["cut_at"], data.loss_on)
+        named = {} if labels is None else {"labels": labels.named(tokenizer)}
+        texts = [list(_parts(cut, i, tokenizer)) for i in range(min(count, len(cut)))]
+        found = dataclasses.replace(_measured(found, examples, cut, {**limit, **named}), texts=texts)
+        if others is not None and scored is not None:
+            readable = positions if settings is None else min(positions, context_of(settings, tokenizer))
+            limit = cut_entries(data.max_length, readable)
+            if labels is None or labels.among(others) is None:
+                entries = limit if labels is None else {**limit, "other_answers": True}
+                scored = _measured(scored, others, others.cut(limit["cut_at"], data.loss_on), entries)
+            else:  # labels are scored after the whole prompt
+                scored = _measured(scored, others, others, {})
+    return dataclasses.replace(found, validation=scored)
+
+
+def _read(
+    data: config.Data, tokenizer: PreTrainedTokenizerBase | None, count: int
+) -> tuple[Rows, Examples | None, Inspection]:
+    """Return the rows of data, their examples if there is a tokenizer, and a description without lengths."""
     source = read(data)
-    rows = normalise(data, source.rows)
+    rows = normalise(data, source.rows, source.places)
     plain = [row for _, row in rows.rows]
     distinct = {_key(row) for row in plain}
     prompts = Counter(key for key in ((_prompt_key(row, rows.form), _key(row)) for row in plain) if key[0] is not None)
     repeated = len(prompts) - len({prompt for prompt, _ in prompts})
+    examples = None if tokenizer is None else tokenise(data, tokenizer, source)
     found = Inspection(
-        summary={"format": rows.form, **reading_of(rows, source)},
+        summary={"format": rows.form, **(reading_of(rows, source) if examples is None else examples.summary)},
         rows=len(plain),
         empty=sum(is_empty(row, rows.form) for row in plain),
         same_rows=len(plain) - len(distinct),
         same_prompts=repeated,
         first=[_written(row) for row in plain[:count]],
-        seen=list(_find_seen(data, rows, validation or config.Validation(), test or config.Test())),
     )
-    if tokenizer is None:
-        return found
-    from partune.finetune.scoring.row_labels import evident_labels
+    return rows, examples, found
 
-    examples = tokenise(data, tokenizer, source)
-    cut = examples.cut(data.max_length, data.loss_on)
-    labels = evident_labels(examples, tokenizer)
+
+def _measured(found: Inspection, examples: Examples, cut: Examples, entries: Mapping[str, Any]) -> Inspection:
+    """Return a description with the lengths of the examples, and with what a study would cut.
+
+    Args:
+        found: The description.
+        examples: The examples at full length.
+        cut: The examples as a study would read them.
+        entries: Further entries of the summary.
+    """
     return dataclasses.replace(
         found,
-        summary=cut.summary if labels is None else {**cut.summary, "labels": labels.named(tokenizer)},
-        texts=[list(_parts(cut, i, tokenizer)) for i in range(min(count, len(cut)))],
+        summary={**cut.summary, **entries},
         lengths=[int(value) for value in np.quantile(examples.lengths, QUANTILES, method="inverted_cdf")],
         cut=cut.truncated,
         counts=dict(sorted(Counter(examples.lengths.tolist()).items())),
     )
 
 
-def _find_seen(data: config.Data, rows: Rows, validation: config.Validation, test: config.Test) -> Iterator[Seen]:
-    """Look for validation rows and the items of tasks among the rows of the data."""
-    from partune.finetune.scoring.definitions import check_file
+def _find_seen(rows: Rows, held: Rows | None, validation: config.Validation, test: config.Test) -> Iterator[Seen]:
+    """Look for validation rows and the items of tasks among the rows of the data.
 
+    Args:
+        rows: The rows of the data.
+        held: The rows of the validation file; None if there is no such file.
+        validation: Section `validation` of a study.
+        test: Section `test` of a study.
+    """
     tasks = (*validation.tasks, *test.tasks)
-    for name in tasks:
-        check_file(name)
-    if not tasks and validation.data is None:
+    if not tasks and held is None:
         return
     texts = TrainingTexts(rows.rows, rows.form)
-    if validation.data is not None:
-        more = data.model_copy(update={"path": validation.data, "limit": None})
-        other = normalise(more, read(more).rows)
-        yield texts.find("validation rows", [item_of(row, other.form) for _, row in other.rows], whole=True)
+    if held is not None:
+        yield texts.find("validation rows", [item_of(row, held.form) for _, row in held.rows], whole=True)
     if tasks:
         from partune.finetune.scoring.tasks import Loader
 
@@ -155,7 +202,8 @@ def convert(data: config.Data, out: str) -> Mapping[str, int]:
     Raises:
         UserError: The data cannot be read, or the file cannot be written.
     """
-    rows = normalise(data, read(data).rows)
+    source = read(data)
+    rows = normalise(data, source.rows, source.places)
     kept = [_written(row) for _, row in rows.rows if not is_empty(row, rows.form)]
     path = as_path(out)
     if os.path.lexists(path):

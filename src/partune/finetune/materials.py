@@ -6,9 +6,10 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from partune import config
@@ -153,9 +154,26 @@ class Materials:
                 check_vocabulary(base, f"the task {part.task.name}", max(tokens, default=0))
         return Loaded(rows, rows if held is None else held.trained, held, scorer)
 
+    def cuts(self, base: Base, searched: Sequence[int] = ()) -> dict[str, Any]:
+        """Return the record's entries on the length to which training examples are cut.
+
+        Args:
+            base: The base model that reads the examples.
+            searched: The smallest and the largest `max_length` of the space; empty if it is not searched.
+        """
+        from partune.finetune.data import cut_entries
+
+        counts = {
+            str(length): self.examples(base, length, self.data.loss_on).truncated for length in sorted({*searched})
+        }
+        entries = cut_entries(self.data.max_length, base.positions)
+        return {**entries, "truncated_by_length": counts} if counts else dict(entries)
+
     @property
-    def held_out(self) -> Mapping[str, int]:
+    def held_out(self) -> Mapping[str, Any]:
         """The record's entries on the validation rows; empty if there are none."""
+        from partune.finetune.data import cut_entries
+        from partune.finetune.scoring.held_out import readable, validation_data
         from partune.finetune.scoring.validation_rows import ValidationRows
 
         held = self.loaded.held
@@ -163,8 +181,22 @@ class Materials:
             return {}
         scored = self.scorer.tasks[0]
         assert isinstance(scored, ValidationRows)
-        lost = {"validation_cut": scored.examples.truncated, "validation_untrainable": scored.examples.untrainable}
-        return {**held.described, **{name: count for name, count in lost.items() if count}}
+        length = cut_entries(self.data.max_length, readable(self.base(self.study.training.dtype)))
+        counts = {
+            "validation_cut": scored.examples.truncated,
+            "validation_untrainable": scored.examples.untrainable,
+            "validation_answerless": scored.examples.answerless,
+        }
+        lost = {name: count for name, count in counts.items() if count}
+        if (file := validation_data(self.study)) is None:
+            return {**held.described, **lost, **({"validation_cut_at": length["cut_at"]} if lost else {})}
+        entry = {"name": ", ".join(Path(path).name for path in file.paths), **scored.examples.summary}
+        entry |= length if lost else {}
+        return {
+            **held.described,
+            **lost,
+            "validation_file": {**entry, **({"other_answers": True} if held.other_answers else {})},
+        }
 
     @property
     def seen(self) -> Mapping[str, Any]:
@@ -178,7 +210,8 @@ class Materials:
         with self._loading:
             if self._seen is None and tasks:
                 # Read again: rows kept since `prepare` would fill the memory of each worker, and only one is asked.
-                rows = normalise(self.data, read(self.data).rows)
+                source = read(self.data)
+                rows = normalise(self.data, source.rows, source.places)
                 texts = TrainingTexts(rows.rows, rows.form)
                 seen = [texts.find(task.name, [Item(*pair) for pair in task.texts()]) for task in tasks]
                 found = [entry.recorded for entry in seen if entry.rows]

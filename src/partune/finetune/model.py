@@ -36,6 +36,7 @@ OTHER_LENGTHS = ("max_seq_len", "max_sequence_length", "max_seq_length", "seq_le
 # The number that lm-evaluation-harness takes if neither the configuration nor the tokenizer has one. In transformers, a
 # tokenizer without a limit has the number 10^30, so a number of `UNSET` or more counts as no limit.
 HARNESS_LENGTH, UNSET = 2048, 1e29
+UNLIMITED = 2**31  # the number of positions of a model that reads texts of any length
 
 
 @dataclass(frozen=True)
@@ -58,31 +59,44 @@ class Base:
 
     @property
     def context(self) -> int:
-        """Return how many tokens of a request the model reads; longer requests lose their beginning.
-
-        The rule is that of lm-evaluation-harness: the number in the text model's configuration, or else the
-        tokenizer's, or else 2,048. The last two are limited to the number of the model's positions.
-        """
-        config = self.model.config
-        config = getattr(config, "text_config", None) or config
-        stated = next((length for name in LENGTHS if (length := getattr(config, name, None)) is not None), None)
-        if stated is not None:
-            return int(stated)
-        length = getattr(self.tokenizer, "model_max_length", None)
-        return min(int(length) if length is not None and length < UNSET else HARNESS_LENGTH, self.positions)
+        """Return how many tokens of a request the model reads (see `context_of`)."""
+        return context_of(self.model.config, self.tokenizer)
 
     @property
     def positions(self) -> int:
-        """Return how many tokens the model can read at once: 2^31 if its configuration has no limit (as with ALiBi)."""
-        config = self.model.config.get_text_config()
-        lengths = (getattr(config, name, None) for name in (*LENGTHS, *OTHER_LENGTHS))
-        return next((length for length in lengths if isinstance(length, int)), 2**31)
+        """Return how many tokens the model can read at once (see `positions_of`)."""
+        return positions_of(self.model.config)
 
     @contextmanager
     def lent(self) -> Iterator[PreTrainedModel]:
         """Yield the model to attach adapters to; afterwards, put the original modules back."""
         with put_back(self.model):
             yield self.model
+
+
+def positions_of(settings: PretrainedConfig) -> int:
+    """Return how many tokens a model can read at once: UNLIMITED if its configuration has no limit (as with ALiBi)."""
+    settings = settings.get_text_config()
+    lengths = (getattr(settings, name, None) for name in (*LENGTHS, *OTHER_LENGTHS))
+    return next((length for length in lengths if isinstance(length, int)), UNLIMITED)
+
+
+def context_of(settings: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many tokens of a request a model reads; longer requests lose their beginning.
+
+    The rule is that of lm-evaluation-harness: the number in the text model's configuration, or else the tokenizer's, or
+    else 2,048. The last two are limited to the number of the model's positions.
+
+    Args:
+        settings: The model's configuration.
+        tokenizer: The model's tokenizer.
+    """
+    text = getattr(settings, "text_config", None) or settings
+    stated = next((length for name in LENGTHS if (length := getattr(text, name, None)) is not None), None)
+    if stated is not None:
+        return int(stated)
+    length = getattr(tokenizer, "model_max_length", None)
+    return min(int(length) if length is not None and length < UNSET else HARNESS_LENGTH, positions_of(settings))
 
 
 def find_device(name: str) -> torch.device:
@@ -327,6 +341,20 @@ def load_tokenizer(spec: config.Model) -> PreTrainedTokenizerBase:
     with quiet():
         try:
             return AutoTokenizer.from_pretrained(
+                spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+            )
+        except Exception as error:  # for a wrong file, libraries raise exceptions of any type
+            raise _cannot_load(spec, error) from None
+
+
+def load_settings(spec: config.Model) -> PretrainedConfig:
+    """Return the model's configuration, without its weights; raise UserError if it cannot be read."""
+    from transformers import AutoConfig
+
+    check_exists(spec)
+    with quiet():
+        try:
+            return AutoConfig.from_pretrained(
                 spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
             )
         except Exception as error:  # for a wrong file, libraries raise exceptions of any type

@@ -90,6 +90,7 @@ class FineTune(Anchored):
         self.engine = make_engine(self.config, self.scratch)
         self._searched: frozenset[str] = frozenset(FIELD_DEFAULTS)
         self._targets: tuple[str, ...] = (self.config.training.targets,)  # all values that `targets` may have
+        self._lengths: tuple[int, ...] = ()  # the smallest and the largest `max_length` of the space
         self._slots: int | None = None
         self._recorded_slots: int | None = None
         self._key = uuid.uuid4().hex  # other processes recognise this objective by its key
@@ -242,6 +243,8 @@ class FineTune(Anchored):
         self._searched = frozenset(names)
         parameter = searched.hyperparameters.get("targets") if isinstance(searched, Space) else None
         options = parameter.options if isinstance(parameter, Choice) else (self.training.targets,)
+        lengths = extremes(searched.hyperparameters.get("max_length")) if isinstance(searched, Space) else ()
+        self._lengths = tuple(self.settings({"max_length": end(lengths)}).max_length for end in (min, max) if lengths)
         of_baselines = (baseline.get("targets", self.training.targets) for baseline in self._baselines.values())
         self._targets = tuple(dict.fromkeys(str(option) for option in (*options, *of_baselines)))
 
@@ -304,7 +307,7 @@ class FineTune(Anchored):
     @property
     def summary(self) -> dict[str, Any]:
         """What was loaded, as it is recorded: device, precision, counts of data and items, metric and notes."""
-        from partune.finetune.model import dropouts
+        from partune.finetune.model import UNLIMITED, dropouts
 
         self.prepare()
         from partune.finetune.targets import coverage
@@ -322,9 +325,8 @@ class FineTune(Anchored):
             "device": str(base.device),
             "dtype": base.dtype,
             **self.engine.describe(self.count_slots()),
-            "data": {**examples.summary, **materials.held_out, **materials.seen},
-            # 2^31 means that the model accepts texts of any length.
-            **({} if base.positions == 2**31 else {"context": base.positions}),
+            "data": {**examples.summary, **materials.cuts(base, self._lengths), **materials.held_out, **materials.seen},
+            **({} if base.positions == UNLIMITED else {"context": base.positions}),
             "adapted": {targets: coverage(base.model, targets) for targets in self._targets},
             "scoring": {**materials.scorer.summary, "chat_template": False},
             **({"dropout": off} if (off := dropouts(base.model.config)) else {}),

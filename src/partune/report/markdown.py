@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from partune.report import sentences, words
 from partune.report.answers import CAPTION, answer_table
-from partune.report.data_notes import row_notes
+from partune.report.data_notes import loaded_notes
 from partune.report.facts import Facts
 from partune.report.labels import confusions
 from partune.report.verdict_words import fixed_words, sources
@@ -47,7 +47,7 @@ def markdown(facts: Facts) -> str:
     lines += ["## Failures", "", plain(sentences.failures(facts)), ""]
     lines += [f"- {len(failure.trials)}: {plain(failure.cause)}" for failure in facts.failures]
     versions = words.listed([f"{name} {version}" for name, version in facts.summary["versions"].items()])
-    if notes := row_notes(facts.summary["loaded"].get("data", {})):
+    if notes := loaded_notes(facts.summary["loaded"]):
         lines += ["", "## The data", "", plain(" ".join(notes))]
     lines += ["", "## Repeat it", "", plain(f"With {versions}."), ""]
     lines += ["<details><summary>The study</summary>", "", fenced(sentences.settings(facts), "yaml"), "", "</details>"]

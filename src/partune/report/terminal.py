@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from partune.report.data_notes import row_notes
+from partune.report.data_notes import loaded_notes
 from partune.report.labels import label_notes
 from partune.report.plain_data import Summary
 from partune.report.verdict_words import (
@@ -88,7 +88,7 @@ def _page(summary: Summary) -> list[RenderableType]:
         page.append(text(fixed))
     if summary["confirmed"]:
         page.append(_confirmed_words(summary))
-    page += [text(note) for note in row_notes(summary["loaded"].get("data", {}))]
+    page += [text(note) for note in loaded_notes(summary["loaded"])]
     page.append(_spent(summary))
     for targets, covered in summary["loaded"].get("adapted", {}).items():
         page.append(text(f"Targets {targets}: {coverage_words(covered)}."))

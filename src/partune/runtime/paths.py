@@ -72,5 +72,6 @@ def command_on(verb: str, study: str | Path) -> str:
 def suggestion_beside(path: Path) -> str:
     """Return '; did you mean "x"?' if a missing path's folder has an entry with a similar name."""
     parent = path.parent
-    entries = os.listdir(parent) if parent.is_dir() else []
+    # A link to a missing file and what is not a file have the path's own name.
+    entries = [entry for entry in os.listdir(parent) if entry != path.name] if parent.is_dir() else []
     return suggestion(path.name, difflib.get_close_matches(path.name, entries))

@@ -71,9 +71,9 @@ def test_a_line_out_of_memory_says_so_and_the_others_go_on(tmp_path: Path, monke
     ("flags", "message"),
     [
         (["--packs", "3"], "`--packs` must be multiples or divisors of `--configurations`"),
-        (["--packs", "two"], "packs.0: input should be a valid integer"),
-        (["--batch", "0"], "batch: input should be greater than 0"),
-        (["--without", "lora"], "without.0: input should be 'subprocess' or 'tuned'"),
+        (["--packs", "two"], "--packs: input should be a valid integer"),
+        (["--batch", "0"], "--batch: input should be greater than 0"),
+        (["--without", "lora"], "--without: input should be 'subprocess' or 'tuned'"),
         (["--length", "64"], "`--length 64` cannot change the demo's own data"),
         (["--model", "1M", "--length", "3"], "`--length` must be >= 16 with this tokenizer, got 3"),
         (["--model", "./nowhere"], "no model folder ./nowhere"),

@@ -150,9 +150,9 @@ def test_processes_give_the_runs_of_one(tmp_path: Path) -> None:
             ["--contenders", "bo:confirm=8", "--budget", "14"],
             "confirm=8 leaves no evaluations for the search, got a budget of 14",
         ),
-        (["--functions", "1-x"], "functions"),
-        (["--problems", "bob"], "problems"),
-        (["--budget", "1"], "budget"),
+        (["--functions", "1-x"], "--functions"),
+        (["--problems", "bob"], "--problems"),
+        (["--budget", "1"], "--budget"),
         (["--problem", "bbob"], "unknown argument --problem; did you mean"),
     ],
 )

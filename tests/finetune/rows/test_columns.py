@@ -102,13 +102,17 @@ UNCLEAR = {
 }
 
 
+GUESSED = {"id ticket body queue", "question answer response", "question choices answer"}
+
+
 @pytest.mark.parametrize("columns", UNCLEAR)
 def test_columns_that_tell_no_format_are_answered_with_the_flag_to_type(columns: str) -> None:
     rows = [row_of(columns, id="7"), row_of(columns, id="8")]
     with pytest.raises(UserError) as caught:
         find_columns(data(), rows)
     named = ", ".join(columns.split())
-    proposed = f"say which is which, for example {UNCLEAR[columns]}"
+    guess = "which columns are meant cannot be told; " if columns in GUESSED else ""
+    proposed = f"{guess}say which is which, for example {UNCLEAR[columns]}"
     assert str(caught.value) == f"rows.csv has the columns {named}: {proposed}"
 
 
@@ -159,12 +163,30 @@ def test_a_column_that_is_renamed_has_no_other_part() -> None:
         ({"instruction": "question"}, 'rows.csv has no column "question"; did you mean "questions"?'),
         ({"instruction": "a", "output": "a"}, "--columns names one column twice: instruction=a, output=a"),
         ({"instruction": "a"}, "rows.csv has the columns a, questions and no output: say which is which"),
-        ({"system": "a"}, "rows.csv has the columns a, questions: say which is which, for example --columns"),
+        (
+            {"system": "a"},
+            "--columns system=a is not enough: the format alpaca also needs instruction and output; rows.csv has the "
+            "columns a, questions: ",
+        ),
+        (
+            {"output": "a"},
+            "--columns output=a is not enough: the format alpaca also needs instruction; rows.csv has the columns a, "
+            "questions: say which is which, for example --columns output=a,instruction=questions",
+        ),
+        (
+            {"messages": "a", "output": "questions"},
+            "--columns messages=a,output=questions: no format has the fields messages and output together; rows.csv "
+            "has the columns a, questions: say which is which, for example --columns instruction=a,output=questions",
+        ),
+        (
+            {"question": "a", "completion": "questions"},
+            "--columns question=a,completion=questions: no format has the fields question and completion together; ",
+        ),
     ],
 )
 def test_a_wrong_name_is_refused(asked: dict[str, str], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        find_columns(data(columns=asked), [{"a": "1x", "questions": "2x"}])
+        find_columns(data(columns=asked), [{"a": "x", "questions": "y"}])
     assert str(caught.value).startswith(message)
 
 
@@ -178,13 +200,21 @@ def test_a_format_that_is_set_needs_its_columns() -> None:
     for layout, lacking, flag in (
         ("completion", "prompt", "prompt=text,completion=label"),
         ("qa", "question", "question=text,answer=label"),
-        ("sharegpt", "conversations", "conversations=text"),
         ("preference", "chosen", "chosen=text"),
     ):
+        guess = "" if "," in flag else "which columns are meant cannot be told; "
         with pytest.raises(UserError) as caught:
             find_columns(data(format=layout), [row_of("text label")])
         assert str(caught.value) == (
-            f"rows.csv has the columns text, label and no {lacking}: say which is which, for example --columns {flag}"
+            f"rows.csv has the columns text, label and no {lacking}: {guess}say which is which, for example "
+            f"--columns {flag}"
+        )
+    for layout, field in (("sharegpt", "conversations"), ("chat", "messages")):
+        with pytest.raises(UserError) as caught:
+            find_columns(data(format=layout, columns="tools=label"), [row_of("text label")])
+        message = str(caught.value)
+        assert message.endswith(
+            f"no {field}: no column has lists of messages; say which is which with --columns {field}=COLUMN"
         )
     assert find_columns(data(format="text"), [row_of("text label")]).names == {"text": "text"}
     assert find_columns(data(format="qa"), [row_of("instruction question answer")]).layout == "qa"
@@ -196,3 +226,9 @@ def test_many_and_long_columns_are_cut_in_the_message(tmp_path: Path) -> None:
         find_columns(data(), rows)
     assert "and 28 more" in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+def test_a_table_without_a_line_of_names_is_suspected() -> None:
+    rows = [{"Where is the pump?": "Who?", "It is in hall 3.": "Anna."}]
+    with pytest.raises(UserError, match=r"; if the first line is a row, write a line with names above it$"):
+        find_columns(data(), rows)

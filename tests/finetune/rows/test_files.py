@@ -210,3 +210,19 @@ def test_files_are_found_without_being_read(tmp_path: Path) -> None:
     assert find_files(data("acme/rows")) is None
     (tmp_path / "rows.txt").write_text("a")
     assert "rows.txt: training data is a .json, .jsonl, .csv, .tsv or .parquet file" in refusal(tmp_path / "rows.txt")
+
+
+def test_the_other_files_of_a_folder_are_named(tmp_path: Path) -> None:
+    for name in ("train.jsonl", "test.jsonl", "notes.txt"):
+        (tmp_path / name).write_text(json.dumps({"text": name}))
+    source = read(data(tmp_path))
+    assert [row["text"] for row in source.rows] == ["train.jsonl"]
+    assert source.unread == ("test.jsonl",)
+    assert read(data(tmp_path / "train.jsonl")).unread == ()
+
+
+def test_a_link_to_nothing_is_not_proposed_as_itself(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").symlink_to("gone.jsonl")
+    with pytest.raises(UserError) as caught:
+        read(data(tmp_path / "rows.jsonl"))
+    assert str(caught.value) == f"no data file {tmp_path / 'rows.jsonl'}"

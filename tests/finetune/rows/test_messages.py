@@ -63,6 +63,25 @@ def test_turns_of_sharegpt_are_messages(roles: tuple[str, ...], expected: tuple[
         assert found.names == {"messages": column}
 
 
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ({"from": "gpt"}, "turn 2 has no \"value\": {'from': 'gpt'}"),
+        ({"from": "gpt", "value": None}, '"value" of turn 2 is null: write its text ("" if there is none)'),
+        ({"role": "gpt", "content": None}, '"content" of turn 2 is null: write its text ("" if there is none)'),
+        ({"from": "gpt", "value": []}, 'turn 2 has no text "value": {'),
+        ({"from": "gpt", "value": 0.0}, 'turn 2 has no text "value": {'),
+        ({"from": "function_call", "value": None}, '"value" of turn 2 is null'),
+        ({"value": "a"}, 'turn 2 has no text "from": {'),
+    ],
+)
+def test_a_turn_that_lacks_something_is_named_by_its_own_names(last: dict[str, Any], message: str) -> None:
+    good = [turn("human", "q"), turn("gpt", "a")]
+    with pytest.raises(UserError) as caught:
+        chats({"conversations": good}, {"conversations": [turn("human", "q"), last]})
+    assert str(caught.value).startswith(f"rows.json, row 2: {message}")
+
+
 def test_a_conversation_with_openais_names_and_a_system_prompt_beside_it() -> None:
     row = {"conversations": [USER, ANSWER], "system": "Be terse."}
     assert chats(row).rows[0][1]["messages"] == [{"role": "system", "content": "Be terse."}, USER, ANSWER]
@@ -89,8 +108,8 @@ def test_calls_of_functions_are_llamafactorys() -> None:
         ("hello", "\"conversations\" must be a list, got 'hello'"),
         ([turn("human", "q"), turn("narrator", "x")], 'turn 2 is from "narrator", not one of human, user, gpt'),
         ([{"value": "q"}], 'turn 1 has no text "from"'),
-        ([turn("human", "q"), turn("gpt", None)], '"content" of message 2 is null'),
-        ([turn("human", "q"), turn("gpt", 3)], 'message 2 has no text "content"'),
+        ([turn("human", "q"), turn("gpt", None)], '"value" of turn 2 is null'),
+        ([turn("human", "q"), turn("gpt", 3)], 'turn 2 has no text "value"'),
         (["q", "a"], "message 1 has no text \"role\": 'q'"),
         (
             [turn("human", "q"), turn("function_call", "weather()")],

@@ -167,3 +167,11 @@ def test_numbers_of_labels_become_their_names(tmp_path: Path) -> None:
     Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features).to_parquet(str(tmp_path / "r.parquet"))
     rows = read_rows(config.Data(path=str(tmp_path / "r.parquet")))
     assert [row["label"] for row in rows] == ["spam", "ham", None]
+
+
+@pytest.mark.parametrize("text", ['{"a": "b"}\n{"a": "c"}\n', '[{"a": "b"}]', ' [\n {"a": "b"}\n]', '{\n"a": "b"}'])
+def test_json_in_a_table_is_refused(tmp_path: Path, text: str) -> None:
+    """Its first row would become the names of the columns."""
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(UserError, match=r"rows\.csv contains JSON, not a table: rename it to rows\.jsonl"):
+        read_rows(config.Data(path=str(tmp_path / "rows.csv")))

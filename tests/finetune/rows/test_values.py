@@ -11,7 +11,17 @@ import pytest
 from partune import config
 from partune.finetune.rows.files import read_rows
 from partune.finetune.rows.forms import normalise
+from partune.finetune.rows.values import Places
 from tests.finetune.rows.test_forms import ANSWER, ROW, USER, refusal
+
+
+def test_rows_are_counted_within_their_file() -> None:
+    """As many files as one likes: each row is in the file that its number among all rows falls into."""
+    places = Places("a.csv,b.csv,c.csv", (("a.csv", 2), ("b.csv", 0), ("c.csv", 3)))
+    expected = ["a.csv, row 1", "a.csv, row 2", "c.csv, row 1", "c.csv, row 2", "c.csv, row 3"]
+    assert [places.of(number) for number in range(1, 6)] == expected
+    assert [places.file(number) for number in (2, 3)] == ["a.csv", "c.csv"]
+    assert Places("a.csv", (("/data/a.csv", 9),)).of(7) == "a.csv, row 7"
 
 
 @pytest.mark.parametrize(
@@ -44,5 +54,5 @@ def test_whole_pairs_and_separators_are_texts_as_any(tmp_path: Path) -> None:
 
 def test_a_broken_name_of_a_file_or_field_is_written_as_an_escape(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.jsonl"))
-    path.write_text(r'{"instr\ud800": 1}')
+    path.write_text(r'{"instr\ud800": "x"}')
     assert r"bad\udcff.jsonl has the columns instr\ud800: say which is which" in refusal(path)

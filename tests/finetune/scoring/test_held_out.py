@@ -43,7 +43,10 @@ def test_validation_rows_may_be_in_a_file_of_their_own(make: Any, tmp_path: Path
     assert len(materials.loaded.examples) == 40
     assert len(materials.scorer.tasks[0]) == 10
     assert f"the items of task {ROWS}" in tuner.contents
-    assert not {"validation_twins", "validation_prompts"} & set(tuner.summary["data"])
+    data = tuner.summary["data"]
+    assert not {"validation_twins", "validation_prompts"} & set(data)
+    file = data["validation_file"]
+    assert (file["name"], file["rows"], file["format"]) == ("validation.jsonl", 10, "alpaca")
     base, zero = tuner.score_base(), tuner.score_zero(Trial(0, tuner.defaults))
     assert tuner.disagreement(base, zero) is None
 
@@ -76,6 +79,21 @@ def test_validation_rows_that_are_cut_are_counted(make: Any, data_file: Path) ->
     held = scored.loaded.held.validation
     assert data["validation_cut"] == (held.lengths > middle).sum() > 0
     assert data.get("validation_untrainable", 0) == len(held) - len(scored.scorer.tasks[0])
+
+
+def test_the_file_of_validation_rows_is_described_as_the_data_are(make: Any, tmp_path: Path) -> None:
+    """What is counted in a file does not depend on whether its rows are trained on or scored."""
+    rows = [
+        *({**row, "topic": "oil"} for row in make_rows(8, seed=5)),
+        {"instruction": "Empty?", "output": ""},
+        {"instruction": "", "output": ""},
+        {"instruction": "Long?", "output": "oil " * 300},
+    ]
+    path = write_jsonl(tmp_path / "other.jsonl", rows)
+    file = make(task=None, validation={"data": str(path)}).summary["data"]["validation_file"]
+    trained = make(data=path).summary["data"]
+    assert {name: entry for name, entry in file.items() if name != "name"} == trained
+    assert (file["empty"], file["truncated"], file["empty_answers"], file["unused"]) == (1, 1, 1, {"topic": 8})
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,14 @@ HOSTILE = [
 
 
 def inspection(text: str = "why?", **more: object) -> Inspection:
-    summary = {"layout": "alpaca", "fields": {"instruction": text}, "untrainable": 0, "unused": {text: 1}}
+    summary = {
+        "layout": "alpaca",
+        "fields": {"instruction": text},
+        "untrainable": 0,
+        "unused": {text: 1},
+        "cut_at": 9,
+        "max_length": 9,
+    }
     found = Inspection(
         summary={**summary, "rows_with_unused": 1},
         rows=2,

@@ -12,7 +12,7 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.adapter import written
 from partune.finetune.litgpt.program import StepError
-from partune.finetune.rows.files import read_rows
+from partune.finetune.rows.files import read
 from partune.finetune.rows.forms import normalise
 from partune.finetune.rows.values import Row
 
@@ -28,7 +28,8 @@ def read_data(data: config.Data) -> list[Row]:
     Raises:
         UserError: The rows are not Alpaca rows, or use a field that LitGPT does not have.
     """
-    rows = normalise(data, read_rows(data))
+    source = read(data)
+    rows = normalise(data, source.rows, source.places)
     if rows.form != "alpaca":
         known = "Alpaca rows only (instruction, input, output)"
         raise UserError(f"{data.path}: LitGPT reads {known}, not {rows.layout} rows")

@@ -6,7 +6,6 @@ name that the user gives with `--columns`.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from partune import config
 from partune.errors import UserError, suggestion
 from partune.finetune.rows.jsons import list_within
 from partune.finetune.rows.messages import parse_json
+from partune.finetune.rows.proposals import propose
 from partune.finetune.rows.values import Row, has_value, keys
 
 # How rows are written: the formats of the setting `data.format`, without "auto".
@@ -56,6 +56,8 @@ REQUIRED: dict[Layout, tuple[str, ...]] = {
     "preference": ("chosen",),
     "text": ("text",),
 }
+MOST_WORDS = 2  # names of more words look like texts: perhaps a table has no line with names
+TOGETHER = "together"  # the end of the reason that no format has all fields that the user gives
 KNOWN = tuple(dict.fromkeys(name for fields in FIELDS.values() for names in fields.values() for name in names))
 
 
@@ -92,18 +94,17 @@ def find_columns(data: config.Data, rows: Sequence[Row]) -> Columns:
         if layouts:
             break
     else:
-        raise UserError(_proposal(data, rows, columns))
+        raise UserError(_refusal(data, rows, columns, why=_unfitting(asked, known) if asked else ""))
     names = {}
     for field, candidates in FIELDS[layouts[0]].items():
         present = [name for name in candidates if name in known]
         if data.format == "qa" and len([name for name in present if name in usable]) > 1 and not asked:
-            raise UserError(_proposal(data, rows, columns))
+            raise UserError(_refusal(data, rows, columns))
         if present:  # columns with values have priority
             names[field] = known[next((name for name in present if name in usable), present[0])]
     missing = [FIELDS[layouts[0]][field][0] for field in REQUIRED[layouts[0]] if field not in names]
-    # Alpaca's and OpenAI's rows are recognised by their first field; a row that lacks a required one is named later.
-    if missing and not (layouts[0] in ("alpaca", "chat") and not asked):
-        raise UserError(_proposal(data, rows, columns, f" and no {missing[0]}"))
+    if missing:
+        raise UserError(_refusal(data, rows, columns, f" and no {missing[0]}"))
     return Columns(layouts[0], names)
 
 
@@ -165,37 +166,39 @@ def _is_sharegpt(rows: Sequence[Row], column: str) -> bool:
     return isinstance(first, dict) and "role" not in first and "from" in first
 
 
-def _proposal(data: config.Data, rows: Sequence[Row], columns: Sequence[Any], lacking: str = "") -> str:
-    """Return the message that proposes the flag to type."""
+def _unfitting(asked: Mapping[str, str], known: Mapping[str, str]) -> str:
+    """Return why no format has the fields for which the user gives columns."""
+    fields = {layout: {name for names in FIELDS[layout].values() for name in names} for layout in FIELDS}
+    fitting = [layout for layout in FIELDS if set(asked) <= fields[layout]]
+    given = ",".join(f"{field}={column}" for field, column in asked.items())
+    if not fitting:
+        return f"--columns {given}: no format has the fields {' and '.join(asked)} {TOGETHER}"
+    missing = {
+        layout: [names[0] for field in REQUIRED[layout] if not set(names := FIELDS[layout][field]) & set(known)]
+        for layout in fitting
+    }
+    nearest = min(fitting, key=lambda layout: (layout != "alpaca", len(missing[layout])))
+    return f"--columns {given} is not enough: the format {nearest} also needs {' and '.join(missing[nearest])}"
+
+
+def _refusal(data: config.Data, rows: Sequence[Row], columns: Sequence[Any], lacking: str = "", why: str = "") -> str:
+    """Return the message on columns that do not tell the format, with the flag to type.
+
+    Args:
+        data: Section `data` of a study.
+        rows: The rows.
+        columns: The names of the columns.
+        lacking: What a format lacks, to follow the names.
+        why: Why the columns that the user gives are refused; empty if none are given.
+    """
     if not columns:
         return f"{data.path}: the rows have no columns"
     if within := list_within(rows[0]):
         return f"{data.path} has the columns {keys(columns)}{within}: write one row per line, or a list of rows"
-    texts = [column for column in columns if _holds_text(rows, column)] or list(columns)
-    if data.format != "auto":
-        fields = [FIELDS[data.format][field][0] for field in REQUIRED[data.format]]
-    else:
-        fields = ["text"] if len(texts) == 1 else ["instruction", "output"]
-    likely = ["question", "answer"] if {"question", "answer"} <= {*texts} else [texts[0], texts[-1]]
-    pairs = dict(zip(fields, likely, strict=False))
-    question = next((name for name in ("instruction", *QUESTIONS) if name in columns), None)
-    if data.format == "auto" and "chosen" in columns and question is not None:
-        pairs = {"prompt": question}
-    flag = f"--columns {shlex.quote(','.join(f'{field}={column}' for field, column in pairs.items()))}"
-    if data.format == "auto" and {"prompt", "completion"} <= {*columns}:
-        flag = "--format completion"
-    return f"{data.path} has the columns {keys(columns)}{lacking}: say which is which, for example {flag}"
-
-
-def _holds_text(rows: Sequence[Row], column: Any) -> bool:
-    """Return whether a column has texts that are not all numbers, as those of an identifier are."""
-    values = [row[column] for row in rows if has_value(row.get(column))]
-    return bool(values) and all(isinstance(value, str) for value in values) and not all(map(_is_number, values))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    fields = None if data.format == "auto" else [FIELDS[data.format][name][0] for name in REQUIRED[data.format]]
+    begin = f"{why}; " if why else ""
+    fitting = None if why.endswith(TOGETHER) else data.columns
+    proposal = propose(rows, columns, fields, fitting)
+    if any(len(str(column).split()) > MOST_WORDS for column in columns):
+        proposal += "; if the first line is a row, write a line with names above it"
+    return f"{begin}{data.path} has the columns {keys(columns)}{lacking}: {proposal}"

@@ -15,7 +15,7 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.rows.jsons import read_json
 from partune.finetune.rows.tables import SEPARATORS, name_labels, read_parquet, read_text_table
-from partune.finetune.rows.values import Row
+from partune.finetune.rows.values import Places, Row
 from partune.runtime.failures import one_line
 from partune.runtime.isolation import quiet
 from partune.runtime.paths import suggestion_beside
@@ -34,12 +34,16 @@ class Source:
     Attributes:
         rows: The rows, in order.
         files: The number of files; 0 for a data set of the Hub.
+        places: Where the rows come from.
+        unread: The names of the data files in a folder that do not belong to the split.
         separators: The separators of text tables that differ from what the file's name says, in words ("semicolons").
     """
 
     rows: list[Row]
     files: int = 0
     separators: tuple[str, ...] = ()
+    places: Places | None = None
+    unread: tuple[str, ...] = ()
 
 
 def read(data: config.Data) -> Source:
@@ -49,6 +53,7 @@ def read(data: config.Data) -> Source:
         UserError: The rows cannot be read. The message names the file and the number of the line.
     """
     files = find_files(data)
+    counts: list[tuple[str, int]] = []
     if files is None:
         rows, separators = _read_dataset(data), dict[str, None]()
     else:
@@ -56,10 +61,25 @@ def read(data: config.Data) -> Source:
         for path in files:
             more, separator = _read_file(path)
             rows += more
+            counts.append((str(path), len(more)))
             separators |= {SEPARATORS.get(separator, separator): None} if separator else {}
     if not rows:
         raise UserError(f"{data.path} has no rows")
-    return Source(rows[: data.limit], len(files or ()), tuple(separators))
+    return Source(
+        rows[: data.limit],
+        len(files or ()),
+        tuple(separators),
+        Places(data.path, tuple(counts)),
+        tuple(_unread(data, files)) if files is not None else (),
+    )
+
+
+def _unread(data: config.Data, files: list[Path]) -> list[str]:
+    """Return the names of the readable files in the data's folders that are not among the files that were read."""
+    folders = [folder for name in data.paths if (folder := Path(name).expanduser()).is_dir()]
+    within = (path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file())
+    known = {path.resolve() for path in files}
+    return [path.name for path in within if plain_suffix(path) in SUFFIXES and path.resolve() not in known]
 
 
 def read_rows(data: config.Data) -> list[Row]:

@@ -14,10 +14,13 @@ from typing import Any, Literal
 from partune import config
 from partune.errors import UserError
 from partune.finetune.rows.columns import Columns, find_columns
-from partune.finetune.rows.messages import check_roles, plain_chat, plain_sharegpt, prompted_chat
+from partune.finetune.rows.differences import difference
+from partune.finetune.rows.messages import check_roles, parse_json, plain_chat, plain_sharegpt, prompted_chat
 from partune.finetune.rows.values import (
     NULL_ADVICE,
     BadRowError,
+    MissingFieldError,
+    Places,
     Row,
     has_value,
     require,
@@ -42,6 +45,7 @@ class Rows:
         unused: Maps the number of a row to the names of its fields that have a value and are not used.
         layout: The format in which the rows are written.
         rejected: The number of rejected answers, which are not used.
+        same_as_rejected: The number of rows whose chosen answer is the rejected one.
     """
 
     form: Format
@@ -50,22 +54,25 @@ class Rows:
     unused: Mapping[int, list[str]]
     layout: str = "alpaca"
     rejected: int = 0
+    same_as_rejected: int = 0
 
 
-def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
+def normalise(data: config.Data, rows: Sequence[Row], places: Places | None = None) -> Rows:
     """Check rows and bring them to the form of their format.
 
     Args:
         data: Section `data` of a study.
         rows: The rows as they were read.
+        places: Where the rows come from; by default, from one file.
 
     Raises:
         UserError: A row is wrong, or the columns do not tell the format. The message names the first such row and the
             fault.
     """
+    places = places or Places(data.path)
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise UserError(f"{data.path}, row {number}: a row is a mapping, got {type(row).__name__}")
+            raise UserError(f"{places.of(number)}: a row is a mapping, got {type(row).__name__}")
     columns = find_columns(data, rows)
     form, names = _form(columns, rows), columns.names
     plain: list[tuple[int, Row]] = []
@@ -73,17 +80,24 @@ def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
     for number, row in enumerate(rows, 1):
         try:
             fields = _plain(row, names, columns.layout, form)
+        except MissingFieldError as problem:
+            raise UserError(difference(data, rows, number, problem, places)) from None
         except BadRowError as problem:
-            raise UserError(f"{data.path}, row {number}: {problem}") from None
+            raise UserError(f"{places.of(number)}: {problem}") from None
         if left := [str(name) for name in row if name not in names.values() and has_value(row[name])]:
             unused[number] = left
         plain.append((number, fields))
     if form == "chat":
-        check_roles(data, plain)
+        check_roles(data, plain, places)
     rejected = sum(has_value(value_of(row, names, "rejected")) for row in rows)
     if columns.layout == "preference" and form == "completion":
         names = {"completion" if name == "chosen" else name: column for name, column in names.items()}
-    return Rows(form, plain, names, unused, columns.layout, rejected)
+    same = sum(
+        has_value(answer := value_of(row, columns.names, "rejected"))
+        and parse_json(answer) == parse_json(value_of(row, columns.names, "chosen"))
+        for row in rows
+    )
+    return Rows(form, plain, names, unused, columns.layout, rejected, same)
 
 
 def _form(columns: Columns, rows: Sequence[Row]) -> Format:

@@ -12,6 +12,7 @@ from partune.finetune.rows.values import (
     NULL_ADVICE,
     BadRowError,
     Message,
+    Places,
     Row,
     has_value,
     require,
@@ -66,7 +67,7 @@ def plain_sharegpt(row: Row, names: Mapping[str, str]) -> Row:
     name = names["messages"]
     turns = parse_json(fields["messages"])
     if not isinstance(turns, (list, tuple)):
-        raise BadRowError(f'"{name}" must be a list, got {shown(turns)}')
+        raise BadRowError(_no_list(name, turns))
     fields["messages"] = [_turn(turn, number) for number, turn in enumerate(turns, 1)]
     tools = parse_json(fields.get("tools"))
     if isinstance(tools, list) and all(isinstance(tool, dict) and "function" not in tool for tool in tools):
@@ -119,14 +120,21 @@ def _turn(turn: Any, number: int) -> Any:
     if not isinstance(turn, dict):
         return turn  # `_message` will refuse it
     role = turn.get("from", turn.get("role"))
-    value = turn.get("value", turn.get("content"))
+    named = "value" if "value" in turn or "content" not in turn else "content"
+    value = turn.get(named)
     if not isinstance(role, str):
         raise BadRowError(f'turn {number} has no text "from": {shown(turn)}')
     others = {name: inner for name, inner in turn.items() if name not in ("from", "role", "value", "content")}
     translated = SHAREGPT_ROLES.get(role.strip().lower())
     if translated is None:
         raise BadRowError(f'turn {number} is from "{role}", not one of {", ".join(SHAREGPT_ROLES)}')
+    if named not in turn:
+        raise BadRowError(f'turn {number} has no "value": {shown(turn)}')
+    if value is None:
+        raise BadRowError(f'"{named}" of turn {number} is null: {NULL_ADVICE}')
     if translated != "call":
+        if not isinstance(value, str) and not (isinstance(value, (list, tuple)) and value):
+            raise BadRowError(f'turn {number} has no text "{named}": {shown(turn)}')
         return {**others, "role": translated, "content": value}
     calls = parse_json(value)
     calls = calls if isinstance(calls, list) else [calls]
@@ -149,12 +157,7 @@ def parse_json(value: Any) -> Any:
 def _chat(row: Row, names: Mapping[str, str]) -> Row:
     listed = parse_json(row["messages"])
     if not isinstance(listed, (list, tuple)):
-        hint = (
-            "; in a table, write messages as valid JSON"
-            if isinstance(listed, str) and listed.lstrip()[:1] == "["
-            else ""
-        )
-        raise BadRowError(f'"{names["messages"]}" must be a list, got {shown(listed)}{hint}')
+        raise BadRowError(_no_list(names["messages"], listed))
     messages = [_message(message, number) for number, message in enumerate(listed, 1)]
     trained = [_take_train_mark(message, number) for number, message in enumerate(messages, 1)]
     system = row.get("system")
@@ -174,6 +177,12 @@ def _chat(row: Row, names: Mapping[str, str]) -> Row:
             raise BadRowError(f'"chat_template_kwargs" must be a mapping, got {shown(settings)}')
         plain["chat_template_kwargs"] = {name: value for name, value in settings.items() if value is not None}
     return plain
+
+
+def _no_list(name: str, value: Any) -> str:
+    is_written = isinstance(value, str) and value.lstrip()[:1] == "["
+    hint = "; in a table, write messages as valid JSON" if is_written else ""
+    return f'"{name}" must be a list, got {shown(value)}{hint}'
 
 
 def _tools(row: Row) -> list[dict[str, Any]]:
@@ -255,12 +264,13 @@ def _call(call: Any) -> Any:
     return {**call, "function": {**function, "arguments": arguments}} if isinstance(arguments, dict) else call
 
 
-def check_roles(data: config.Data, rows: Sequence[tuple[int, Row]]) -> None:
+def check_roles(data: config.Data, rows: Sequence[tuple[int, Row]], places: Places) -> None:
     """Check that at least one message is an answer, and that no role has the name of another format (such as "gpt").
 
     Args:
         data: Section `data` of a study.
         rows: The number of each chat and the chat.
+        places: Where the rows come from.
 
     Raises:
         UserError: A role is wrong. The message names the first such row.
@@ -273,13 +283,11 @@ def check_roles(data: config.Data, rows: Sequence[tuple[int, Row]]) -> None:
         answered |= "assistant" in roles
         if foreign and "assistant" not in roles:
             raise UserError(
-                f"{data.path}, row {number}: no message has the role assistant; the roles are {', '.join(roles)} "
+                f"{places.of(number)}: no message has the role assistant; the roles are {', '.join(roles)} "
                 f"({_translations(foreign)})"
             )
         if foreign:
-            raise UserError(
-                f'{data.path}, row {number}: a message has the role "{foreign[0]}" ({_translations(foreign)})'
-            )
+            raise UserError(f'{places.of(number)}: a message has the role "{foreign[0]}" ({_translations(foreign)})')
     if not answered:
         known = {message["role"] for _, row in rows for message in row["messages"]}
         if known:

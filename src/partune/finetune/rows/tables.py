@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 import threading
 from collections import Counter
@@ -38,6 +39,8 @@ def read_text_table(text: str, path: Path, own: str) -> tuple[list[Row], str]:
         UserError: The number of fields in a line is not the number of columns, a quote is not closed, or two columns
             have the same name.
     """
+    if re.match(r"\s*(\[\s*)?\{\s*\"", text):
+        raise UserError(f"{path} contains JSON, not a table: rename it to {path.name.split('.')[0]}.jsonl")
     separator = own
     if text[:4].lower() == "sep=" and text[5:6] in ("\n", "\r"):  # Excel's own way to state it
         separator, text = text[4], text[5:].lstrip("\r\n")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from partune.errors import UNNAMED, column_words
 
 Row = dict[str, Any]
 Message = dict[str, Any]
@@ -17,6 +20,53 @@ MOST_SHOWN = 12  # the largest number of columns that a message names
 
 class BadRowError(Exception):
     """A row is wrong; the message says what is wrong with it."""
+
+
+class MissingFieldError(BadRowError):
+    """A row lacks a field that its format requires.
+
+    Args:
+        column: The name of the column.
+        row: The row.
+    """
+
+    def __init__(self, column: str, row: Row) -> None:
+        self.column = column
+        super().__init__(f'"{column}" is missing; it has {keys(row)}')
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where rows come from, for messages.
+
+    Attributes:
+        path: The path of the data.
+        files: The name of each file and the number of its rows, if the data have several files.
+    """
+
+    path: str
+    files: tuple[tuple[str, int], ...] = ()
+
+    def of(self, number: int) -> str:
+        """Return the file of a row, and the row's number in this file.
+
+        Args:
+            number: The number of the row in all files, counted from 1.
+        """
+        name, within = self._find(number)
+        return f"{name}, row {within}"
+
+    def file(self, number: int) -> str:
+        """Return the name of the file of a row, by the row's number in all files."""
+        return self._find(number)[0]
+
+    def _find(self, number: int) -> tuple[str, int]:
+        within = number
+        for name, count in self.files if len(self.files) > 1 else ():
+            if within <= count:
+                return name, within
+            within -= count
+        return self.path, number
 
 
 def value_of(row: Row, names: Mapping[str, str], field: str) -> Any:
@@ -48,7 +98,7 @@ def text_of(row: Row, names: Mapping[str, str], field: str) -> str:
 
 
 def require(row: Row, names: Mapping[str, str], *fields: str) -> None:
-    """Raise BadRowError if a row lacks one of some fields.
+    """Raise MissingFieldError if a row lacks one of some fields.
 
     Args:
         row: The row as it was read.
@@ -57,7 +107,7 @@ def require(row: Row, names: Mapping[str, str], *fields: str) -> None:
     """
     for field in fields:
         if names.get(field, field) not in row:
-            raise BadRowError(f'"{names.get(field, field)}" is missing; it has {keys(row)}')
+            raise MissingFieldError(names.get(field, field), row)
 
 
 def has_value(value: Any) -> bool:
@@ -102,11 +152,21 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
+def is_unnamed(name: Any) -> bool:
+    """Return whether a column has no name of its own, but one that a reader of tables gave it."""
+    return not str(name).strip() or UNNAMED.fullmatch(str(name)) is not None
+
+
 def keys(names: Sequence[Any] | Row) -> str:
     """Return the names of columns for a message; long names, and names beyond a dozen, are cut."""
-    listed = [str(name) if len(str(name)) <= 40 else f"{str(name)[:37]}..." for name in names]
+    listed = [_called(name) for name in names]
     more = f" and {len(listed) - MOST_SHOWN} more" if len(listed) > MOST_SHOWN else ""
     return (", ".join(listed[:MOST_SHOWN]) or "nothing") + more
+
+
+def _called(name: Any) -> str:
+    text = column_words(str(name))
+    return text if len(text) <= 40 or is_unnamed(name) else f"{text[:37]}..."
 
 
 def shown(value: Any) -> str:

@@ -29,6 +29,8 @@ class HeldOut:
         validation: The validation rows, at full length.
         labels: The labels of the validation rows; None if these are not scored by their labels.
         function: The user's function that scores generated answers; None if there is none.
+        other_answers: Whether the training rows have labels, but the validation rows are from a file with other
+            answers.
         own_file: Whether the validation rows are from a file of their own.
     """
 
@@ -37,6 +39,7 @@ class HeldOut:
     labels: Labels | None
     own_file: bool
     function: Function | None = None
+    other_answers: bool = False
 
     @classmethod
     def of(
@@ -80,7 +83,7 @@ class HeldOut:
                 f"{file.path}: metric {validation.metric} needs rows with the labels of {data.path}, but this file has "
                 "other answers; use `--metric loss`, or correct the file"
             )
-        return cls(rows, own, found, True, function)
+        return cls(rows, own, found, True, function, labels is not None and found is None)
 
     @property
     def described(self) -> dict[str, int]:
@@ -112,9 +115,14 @@ class HeldOut:
             )
         if self.labels is None:
             # Training cuts the end of a row that is longer than the context. Scoring would cut its beginning.
-            cut = self.validation.cut(min(data.max_length, base.positions, base.context), data.loss_on)
+            cut = self.validation.cut(min(data.max_length, readable(base)), data.loss_on)
             return RowLosses(cut, self.own_file)
         return RowLabels(self.validation, self.labels, self.labels.named(base.tokenizer), self.own_file)
+
+
+def readable(base: Base) -> int:
+    """Return the number of tokens of a validation row that a base model reads when it is scored by its loss."""
+    return min(base.positions, base.context)
 
 
 def validation_data(study: config.StudyConfig) -> config.Data | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from partune.report import figures, sentences, words
 from partune.report.answers import CAPTION, answer_table
-from partune.report.data_notes import row_notes
+from partune.report.data_notes import loaded_notes
 from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
 from partune.report.html.document import details, document, figure_slot, paragraph, table
@@ -310,7 +310,7 @@ class Page:
             )
             text += settings
         if summary["loaded"]:
-            notes = "".join(map(paragraph, row_notes(summary["loaded"].get("data", {}))))
+            notes = "".join(map(paragraph, loaded_notes(summary["loaded"])))
             loaded = escape(sentences.yaml_text(summary["loaded"]))
             text += f"<h3>What was loaded</h3>{notes}<pre>{loaded}</pre>"
         return text + "<h3>Versions</h3>" + table(["package", "version"], summary["versions"].items())

@@ -6,14 +6,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from partune.demo import DIRECTORY
 from partune.report.html.document import document, paragraph, table
-from partune.report.row_sentences import length_notes, reading_notes, scored_notes, shortened
+from partune.report.row_sentences import file_notes, length_notes, names_of, reading_notes, scored_notes, shortened
 from partune.report.words import several
 from partune.runtime import rounding
 
@@ -27,18 +26,22 @@ MOST_SEEN = 50  # the largest number of rows per task that are shown because the
 STEPS = (1, 2, 5)
 
 
-def page(found: Inspection, data: config.Data, model: str | None) -> str:
+def page(found: Inspection, data: config.Data, model: str | None, validation: config.Validation | None = None) -> str:
     """Return the text of the HTML file.
 
     Args:
         found: What is in the data.
         data: Section `data` of a study.
         model: The path or id of the base model; None if the rows were read without one.
+        validation: Section `validation` with the file of validation rows; None if there is none.
     """
     sections = {"rows": ("What was read", "".join(map(paragraph, reading_notes(found))))}
     if found.lengths:
-        text = "".join(map(paragraph, length_notes(found, data)))
-        sections["lengths"] = ("Lengths", text + bars(found.counts, data.max_length))
+        text = "".join(map(paragraph, length_notes(found)))
+        sections["lengths"] = ("Lengths", text + bars(found.counts, found.summary["cut_at"]))
+    if found.validation is not None and validation is not None:
+        notes = file_notes(found, found.validation, str(validation.data))
+        sections["validation"] = ("Validation rows", "".join(map(paragraph, notes)))
     if found.seen:
         sections["scored"] = ("Training rows that are also scored", scored(found))
     if found.texts:
@@ -48,7 +51,7 @@ def page(found: Inspection, data: config.Data, model: str | None) -> str:
         title = f"The first {several(len(found.first), 'row')}, in the form in which they are trained on"
         rows = "".join(f"<pre>{escape(json.dumps(row, ensure_ascii=False, indent=1))}</pre>" for row in found.first)
         sections["examples"] = (title, rows)
-    name = ", ".join(PurePath(path).name for path in data.paths)
+    name = names_of(data.path)
     if model == str(DIRECTORY / "model"):
         model = "the demo's model"
     with_model = "read without a model: no tokens are counted" if model is None else f"as {model} reads them"
@@ -62,12 +65,12 @@ def page(found: Inspection, data: config.Data, model: str | None) -> str:
     )
 
 
-def bars(counts: Mapping[int, int], max_length: int) -> str:
+def bars(counts: Mapping[int, int], cut_at: int) -> str:
     """Return a histogram of the numbers of tokens, which says in words how many examples are cut.
 
     Args:
         counts: The number of examples by their number of tokens.
-        max_length: The number of tokens to which examples are cut.
+        cut_at: The number of tokens to which examples are cut.
     """
     lowest, highest = min(counts), max(counts)
     # With a few very long examples in the range, all others would share one bar.
@@ -81,7 +84,7 @@ def bars(counts: Mapping[int, int], max_length: int) -> str:
     for start, count in binned.items():
         last = highest if start == starts[-1] else start + width - 1
         label = f"{start:,}" if last == start else f"{start:,} to {last:,}"
-        cut = sum(each for tokens, each in counts.items() if start <= tokens <= last and tokens > max_length)
+        cut = sum(each for tokens, each in counts.items() if start <= tokens <= last and tokens > cut_at)
         share = rounding.number(100 * count / max(binned.values()), 3)
         kind = " cut" if 0 < cut == count else ""
         fill = f'<div class="fill{kind}" style="width:{share}%"></div>' if count else ""
