@@ -264,5 +264,5 @@ def _scored(scoring: Mapping[str, Any]) -> str:
         f", {count} of {name} left out: no score in {metric}" for name, count in scoring.get("left_out", {}).items()
     )
     items = ", ".join(f"{count} {name}" for name, count in counts.items())
-    lower = " (lower is better)" if goal_of({"scoring": scoring}).lower_is_better else ""
-    return f"{items} items{left_out}; score: {metric}{lower}"
+    goal = goal_of({"scoring": scoring})
+    return f"{items} items{left_out}; score: {f'{goal.name} (lower is better)' if goal.lower_is_better else metric}"

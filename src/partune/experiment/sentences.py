@@ -123,7 +123,7 @@ def _unnamed(studies: Section) -> Section:
 
 
 def _bound_table(findings: Summary) -> Section:
-    section = bounds.table(findings["bounds"])
+    section = bounds.table(findings["bounds"], bounds.goals(findings["comparison"], findings["tests"]))
     notes = [*section.notes]
     if any(row["name"].startswith(UPPER) for row in findings["bounds"]):
         notes.append("The scores of the upper bound are from the user's file. They are over all items of a task.")

@@ -148,8 +148,7 @@ def remarks(facts: Facts) -> list[str]:
         )
     if facts.winner is not None and (chance := chance_words(summary)):
         lines.append(chance)
-    if losses := words.loss_words(summary):
-        lines.append(losses)
+    lines += words.loss_words(summary)
     lines += label_notes(summary["labels"])
     if lost := lost_words(summary):
         lines.append(lost.strip())
@@ -167,13 +166,13 @@ def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, row in facts.scored.items():
         ours = [row, *([row["verdict"]] if judged else [])]
-        tested = [words.score_of(row["test"].get(task)) for task in facts.tests]
+        tested = [words.score_of(row["test"].get(task), facts.goal_on(task)) for task in facts.tests]
         rows.append([label(facts, name), *(words.score_of(part, facts.goal) for part in ours), *tested])
     return [
         facts.goal.label,
         "search items",
         *(["held-out items"] if judged else []),
-        *(f"test: {name}" for name in facts.tests),
+        *(words.heading_of_test(facts.summary, task) for task in facts.tests),
     ], rows
 
 

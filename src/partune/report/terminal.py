@@ -20,16 +20,18 @@ from partune.report.verdict_words import (
 from partune.report.words import (
     baseline_rows,
     coverage_words,
+    heading_of_test,
     loss_words,
     progress,
     remark,
     score_of,
     settings,
     span,
+    tests_of,
     value,
 )
 from partune.trial import Status
-from partune.trial.goals import Goal, goal_of
+from partune.trial.goals import Goal, goal_of, goal_on_test
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -77,8 +79,7 @@ def _page(summary: Summary) -> list[RenderableType]:
     if summary["base"] is not None:
         page.append(_baselines_table(summary))
         page += [text(line) for line in baseline_notes(summary)]
-    if losses := loss_words(summary):
-        page.append(losses)
+    page += [text(sentence) for sentence in loss_words(summary)]
     page += [text(note) for note in label_notes(summary["labels"])]
     if (winner := summary["best"]) is not None:
         shown = "" if summary["base"] is not None else f", {_shown(winner, goal)}"
@@ -144,8 +145,8 @@ def _baselines_table(summary: Summary) -> RenderableType:
 
     goal = goal_of(summary["loaded"])
     rows = {**baseline_rows(summary), "winner": summary["best"]}
-    tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
-    headers = (goal.label, "search items", "held-out items", *(f"test: {name}" for name in tests))
+    tests = tests_of(rows.values())
+    headers = (goal.label, "search items", "held-out items", *(heading_of_test(summary, test) for test in tests))
     shown = table(headers, box=SIMPLE_HEAD)
     for column in shown.columns[1:]:
         column.justify = "right"
@@ -156,7 +157,7 @@ def _baselines_table(summary: Summary) -> RenderableType:
             name,
             text(row["error"]) if row["score"] is None else score_of(row, goal),
             score_of(row["verdict"], goal),
-            *(score_of(row["test"].get(test)) for test in tests),
+            *(score_of(row["test"].get(test), goal_on_test(summary["loaded"], test)) for test in tests),
         )
     return shown
 

@@ -31,10 +31,11 @@ from partune.finetune.scoring.base import (
     weighted_mean,
 )
 from partune.finetune.scoring.definitions import rendering
-from partune.finetune.scoring.metrics import ACCURACIES, CONTINUOUS, LOSSES, Metric, continuous
+from partune.finetune.scoring.metrics import ACCURACIES, CONTINUOUS, Metric, continuous
 from partune.runtime.failures import one_line
 from partune.runtime.isolation import silenced_logger
 from partune.trial.contents import Content, digest
+from partune.trial.goals import text_loss
 from partune.trial.names import LIKELIHOODS, TEXTS
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class HarnessTask(Task):
 
     def described(self, metric: str) -> Mapping[str, Any]:
         """Return the entry that makes reports show the score of a perplexity as a loss."""
-        return {"shown_as": LOSSES[metric.partition(",")[0]]} if metric.partition(",")[0] in LOSSES else {}
+        goal = text_loss(metric)
+        return {} if goal is None else {"shown_as": goal.name}
 
     @cached_property
     def strata(self) -> tuple[str, ...]:
