@@ -36,6 +36,8 @@ def label(facts: Facts, name: str) -> str:
 def badge(facts: Facts) -> tuple[str, str]:
     """Return the verdict in a few words, and the kind of its badge: good, open or bad."""
     verdict = facts.summary["verdict"]
+    if facts.winner is None and facts.summary["stopped"] is not None:
+        return "stopped", "bad"
     if facts.winner is None:
         return ("no result", "bad") if facts.trials and facts.over else ("no result yet", "open")
     if facts.summary["base"] is None:
@@ -141,7 +143,7 @@ def _against(other: Summary, verdict: Summary) -> str:
 def remarks(facts: Facts) -> list[str]:
     """Return what else a reader should know about the verdict, one sentence each."""
     summary = facts.summary
-    lines = []
+    lines = [stopped] if (stopped := words.stopped_words(summary)) else []
     if not facts.over:
         lines.append(
             f"{words.progress([trial.status for trial in facts.trials], facts.budget)}: all results are preliminary."

@@ -27,6 +27,7 @@ from partune.report.words import (
     score_of,
     settings,
     span,
+    stopped_words,
     tests_of,
     value,
 )
@@ -65,7 +66,7 @@ def brief(summary: Summary) -> str:
     if (best := summary["best"]) is not None:
         unjudged = "" if summary["no_verdict"] is None else f". {summary['no_verdict']}"
         return f"Winner: trial {best['trial']}, {_shown(best, goal_of(summary['loaded']))}{unjudged}"
-    return "No trial has a score."
+    return f"No trial has a score. {stopped_words(summary)}".rstrip()
 
 
 def _page(summary: Summary) -> list[RenderableType]:
@@ -100,6 +101,8 @@ def _page(summary: Summary) -> list[RenderableType]:
         page += [text(line) for line in advice(summary)]
     elif summary["no_verdict"] is not None:
         page.append(summary["no_verdict"])
+    if stopped := stopped_words(summary):
+        page.append(text(stopped, "bold red"))
     if summary["best"] is not None and summary["best"].get("adapter"):
         page.append(f"Winner's adapter: {summary['best']['adapter']}")
         if summary["reloaded"] is not None and summary["reloaded"]["same"]:

@@ -113,6 +113,16 @@ def heading_of_test(summary: Summary, task: str, name: str | None = None) -> str
     return f"test: {task if name is None else name}" + (f", {goal.name}" if goal.lower_is_better else "")
 
 
+def stopped_words(summary: Summary) -> str:
+    """Return a sentence on why the study's last run stopped early; empty if it did not."""
+    if summary["stopped"] is None:
+        return ""
+    return (
+        f"The study stopped: {summary['stopped'].rstrip('.')}. Correct this and continue it with `partune resume`, or, "
+        "if a function, a task or rows had to change, begin a new study."
+    )
+
+
 def reloaded_words(observation: Observation) -> str:
     """Return words on whether an adapter that PEFT loaded from disk gives the scores on record."""
     if observation.error is None:

@@ -18,9 +18,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from partune import errors
 from partune.errors import UserError, suggestion
 from partune.runtime import strict_yaml
-from partune.runtime.failures import one_line
+from partune.runtime.failures import OF_USERS, one_line
 from partune.runtime.paths import suggestion_beside
 
 if TYPE_CHECKING:
@@ -212,8 +213,8 @@ def _read(path: Path) -> Settings:
         settings: Settings = load_yaml(path)
     except UserError:
         raise
-    except Exception as error:
-        raise UserError(f"task file {path} cannot be read: {one_line(error)}") from None
+    except OF_USERS as error:
+        raise UserError(f"task file {path} cannot be read: {reason(error)}") from None
     return settings
 
 
@@ -254,7 +255,7 @@ def _untrusted(path: str | Path, code: str) -> UserError:
     return UserError(f"task file {path} runs code ({code}); {ADVICE}")
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return the message of an error that the harness raised, in one line, with advice if the sandbox raised it."""
     from datasets.exceptions import DatasetGenerationError
     from jinja2.exceptions import SecurityError
@@ -263,7 +264,7 @@ def reason(error: Exception) -> str:
         return f"a template uses Python objects ({one_line(error).rstrip('.')}); {ADVICE}"
     if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
         return f"the items cannot be read: {one_line(error.__cause__)}"  # only the cause says why
-    return one_line(error)
+    return errors.reason(error) if isinstance(error, SystemExit) else one_line(error)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from partune.errors import UserError
+from partune.errors import UserError, reason
 from partune.finetune.scoring.base import (
     MIN_ITEMS,
     Answer,
@@ -32,7 +32,7 @@ from partune.finetune.scoring.base import (
 )
 from partune.finetune.scoring.definitions import rendering
 from partune.finetune.scoring.metrics import ACCURACIES, CONTINUOUS, Metric, continuous
-from partune.runtime.failures import one_line
+from partune.runtime.failures import OF_USERS
 from partune.runtime.isolation import silenced_logger
 from partune.trial.contents import Content, digest
 from partune.trial.goals import text_loss
@@ -284,8 +284,8 @@ class HarnessTask(Task):
         found = {name: np.full(len(items), np.nan) for name in self.defined[number]}
         try:
             by_filter = apply_filters(leaf, items, replies)
-        except Exception as error:
-            fault = f"its answers cannot be filtered ({type(error).__name__}: {one_line(error)})"
+        except OF_USERS as error:
+            fault = f"its answers cannot be filtered ({reason(error)})"
             raise UndefinedScoreError(f"task {leaf.task_name}: {fault}") from error
         for filter_name, of_items in by_filter.items():
             metrics = [metric for metric in self.defined[number].values() if metric.filter == filter_name]
@@ -294,8 +294,8 @@ class HarnessTask(Task):
                     raw = leaf.process_results(item.document, of_item)
                     for metric in metrics:
                         found[metric.name][row] = metric.value(raw.get(metric.key))
-                except Exception as error:
-                    fault = f"it cannot be scored ({type(error).__name__}: {one_line(error)})"
+                except OF_USERS as error:
+                    fault = f"it cannot be scored ({reason(error)})"
                     raise UndefinedScoreError(f"task {leaf.task_name}, item {item.number}: {fault}") from error
         return found
 
