@@ -80,7 +80,7 @@ def test_the_small_print_names_tests_and_what_they_leave_out() -> None:
 
 def test_what_items_cannot_show_is_said() -> None:
     (few,) = [line for line in small_print(judged((5, 0, 0))) if "cannot" in line]
-    assert few == "t0: 5 items cannot show a difference, whatever the scores, because p is at least 0.062."
+    assert few == "t0: 5 items cannot show a difference, whatever the scores, because p is at least 0.063."
     assert not [line for line in small_print(judged((6, 0, 0))) if "cannot" in line]
     assert [line for line in small_print(judged((6, 0, 0), (6, 0, 0))) if "cannot" in line]
     assert "t0: A and B have the same score on every item." in small_print(judged((0, 0, 9)))

@@ -11,6 +11,7 @@ from partune.config import baseline, names_of
 from partune.objectives.base import Anchored
 from partune.report.data_notes import row_notes
 from partune.report.words import coverage_words, progress, reloaded_words, settings, span
+from partune.runtime import rounding
 from partune.study import Watcher
 from partune.study.watcher import Watched
 from partune.trial import Config, Status, Trial
@@ -168,7 +169,7 @@ class Terminal(Watcher):
         took = span(trial.observation.cost.get("seconds", 0.0))
         outcome = self._score(trial)
         if trial.status is Status.STOPPED:
-            outcome = f"stopped at {trial.observation.fidelity:.0%}, {outcome}"
+            outcome = f"stopped at {rounding.percent(trial.observation.fidelity)}, {outcome}"
         # The best trial so far. The winner is known only at the end, from neighbouring trials and from further runs.
         mark = ("best", "bold green") if leader is not None and leader.number == trial.number else "    "
         self._print(f"trial {trial.number:>3}  {outcome}  ", mark, f"  {settings(trial.config)}  ", (took, "dim"))

@@ -145,7 +145,7 @@ def _epochs(calibrated: Summary) -> Section:
                     if len(column)
                     else [rounding.NONE] * 2
                 ),
-                rounding.NONE if correlation is None else f"{correlation:.2f}",
+                rounding.NONE if correlation is None else rounding.fixed(correlation, 2),
                 rounding.NONE if step["leader"] is None else rounding.number(step["leader"]),
                 "enough" if step["epochs"] == calibrated["epochs"] else "",
             ]

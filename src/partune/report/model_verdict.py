@@ -122,9 +122,9 @@ def table(summary: Summary) -> Section:
             rounding.difference(answer["gain"], answer["stderr"]),
             _interval(answer),
             f"{answer['won']:,}, {answer['lost']:,}",
-            f"{answer['p']:.2g}",
-            *([f"{answer['corrected']:.2g}"] if corrected else []),
-            *([f"{answer['corrected_margin']:.2g}"] if margin is not None else []),
+            rounding.number(answer["p"], 2),
+            *([rounding.number(answer["corrected"], 2)] if corrected else []),
+            *([rounding.number(answer["corrected_margin"], 2)] if margin is not None else []),
             SHOWN[answer["relation"]],
         ]
         for answer in answers
@@ -154,7 +154,7 @@ def small_print(summary: Summary) -> list[str]:
         if least > summary["level"]:
             lines.append(
                 f"{answer['name']}: {several(answer['items'], 'item')} cannot show a difference, whatever the scores, "
-                f"because p is at least {min(1.0, least):.2g}."
+                f"because p is at least {rounding.number(min(1.0, least), 2)}."
             )
         if answer["perplexities"] is not None:
             a, b = map(perplexity_words, answer["perplexities"])
@@ -213,7 +213,4 @@ def _tests(answers: list[Summary], key: str) -> str:
 
 def _interval(answer: Summary) -> str:
     low, high = answer["interval"]
-    if low is None or high is None:
-        return rounding.NONE
-    places = rounding.decimals(answer["stderr"]) if rounding.uncertain(answer["stderr"]) else 4
-    return f"{low:+.{places}f}\u00a0…\u00a0{high:+.{places}f}"
+    return rounding.interval(low, high, answer["stderr"])

@@ -212,14 +212,14 @@ def cost(facts: Facts) -> str:
         mean = sum(rate) / len(rate)
         text += f"; a trial took {took(mean)} on average"
     if (busy := facts.summary["utilisation"]) is not None:
-        text += f"; workers were busy for {busy:.0%} of the search"
+        text += f"; workers were busy for {rounding.percent(busy)} of the search"
     return f"{text}."
 
 
 def time_table(facts: Facts) -> tuple[list[str], list[tuple[str, str, str]]]:
     """Return headings and rows of the table of the study's time by what it was used for."""
     total = sum(part.seconds for part in facts.parts)
-    rows = [(part.name, took(part.seconds), f"{100 * part.seconds / total:.0f} %") for part in facts.parts]
+    rows = [(part.name, took(part.seconds), rounding.percent(part.seconds / total)) for part in facts.parts]
     return ["", "time", "share"], rows
 
 
@@ -281,7 +281,7 @@ def agreement(facts: Facts, task: str) -> str:
     if agreement is None:
         return "Too few trials have a score on this task for a correlation."
     correlation, n = agreement
-    text = f"Rank correlation (Spearman) of both scores over {n:,} trials: {correlation:.2f}."
+    text = f"Rank correlation (Spearman) of both scores over {n:,} trials: {rounding.fixed(correlation, 2)}."
     return text if correlation > 0 else f"{text} Trials that are good on the validation task are not good on {task}."
 
 
@@ -314,6 +314,8 @@ def _by(comparison: Summary) -> str:
 
 
 def _gain(comparison: Summary) -> str:
+    if comparison["equal"]:
+        return "no held-out item differs, so nothing can be shown"
     return (
         f"gain {rounding.difference(comparison['gain'], comparison['stderr'])} ({rounding.chance(_chance(comparison))})"
     )
@@ -321,10 +323,7 @@ def _gain(comparison: Summary) -> str:
 
 def _interval(comparison: Summary) -> str:
     low, high = comparison["interval"]
-    if low is None or high is None:
-        return rounding.NONE
-    places = rounding.decimals(comparison["stderr"]) if rounding.uncertain(comparison["stderr"]) else 4
-    return f"{low:+.{places}f} … {high:+.{places}f}"
+    return rounding.interval(low, high, comparison["stderr"])
 
 
 def _items(verdict: Summary) -> str:

@@ -282,6 +282,7 @@ def _comparison(verdict: Verdict, name: str, comparison: Comparison) -> Summary:
         "stderr": comparison.stderr if math.isfinite(comparison.stderr) else None,
         "interval": [end if math.isfinite(end) else None for end in comparison.interval],
         "relation": verdict.relation(name),
+        "equal": comparison.equal,
         "p": comparison.p,
         "p_worse": comparison.p_worse,
         "runs": list(comparison.runs),

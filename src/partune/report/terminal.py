@@ -31,6 +31,7 @@ from partune.report.words import (
     tests_of,
     value,
 )
+from partune.runtime import rounding
 from partune.trial import Status
 from partune.trial.goals import Goal, goal_of, goal_on_test
 
@@ -186,7 +187,7 @@ def _spent(summary: Summary) -> str:
     if seconds["training"]:
         text += f" (training {span(seconds['training'])}, scoring {span(seconds['scoring'])})"
     if summary["utilisation"] is not None:
-        text += f"; workers busy for {summary['utilisation']:.0%} of the search"
+        text += f"; workers busy for {rounding.percent(summary['utilisation'])} of the search"
     if seconds["anchors"]:
         text += f"; baselines and verdict: {span(seconds['anchors'])}"
     return text + "."

@@ -133,7 +133,7 @@ def reloaded_words(observation: Observation) -> str:
 def remark(row: Summary) -> str:
     """Return the remark on a trial in the last column of a table; empty if the trial is done."""
     if row["status"] == Status.STOPPED:
-        return f"stopped at {row['fidelity']:.0%}"
+        return f"stopped at {rounding.percent(row['fidelity'])}"
     return str(row["error"] or row["status"]) if row["status"] != Status.DONE else ""
 
 

@@ -145,8 +145,8 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
             rounding.difference(difference["gain"], None),
             " and ".join(map(str, difference["repeats"])),
             difference["test"],
-            f"{difference['p']:.2g}",
-            f"{difference['corrected']:.2g}",
+            rounding.number(difference["p"], 2),
+            rounding.number(difference["corrected"], 2),
             _reading(difference),
         ]
         for difference in differences
@@ -168,7 +168,8 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
         least = min(difference["least"] for difference in differences if not difference["shows"])
         notes.append(
             f"So few repeats cannot show a difference, whatever the scores: the smallest p that they can have is "
-            f"{least:.2g}, before the correction. It takes {fewest(len(rows))} repeats of each algorithm."
+            f"{rounding.number(least, 2)}, before the correction. It takes {fewest(len(rows))} repeats of each "
+            "algorithm."
         )
     return Section(title, headers, rows, notes)
 
