@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import importlib.util
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from partune import errors
 from partune.errors import UserError, suggestion
+from partune.finetune.scoring.harness_names import CLOSE, check_name, names_in
 from partune.runtime import strict_yaml
 from partune.runtime.failures import OF_USERS, one_line
 from partune.runtime.paths import suggestion_beside
@@ -34,24 +36,27 @@ PICKLED = ("pandas",)  # dataset builders of the library `datasets` that read pi
 
 
 def check_file(name: str) -> Path | None:
-    """Return the path of a task's YAML file; None if the name is that of a harness task, not of a file.
+    """Return the path of a task's YAML file; None if the name may be that of a harness task.
 
     Raises:
-        UserError: The name looks like a path, and there is no such file.
+        UserError: There is no such file, and no file of the harness has the name.
     """
     path = Path(name).expanduser()
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or path.is_absolute() or name.startswith((".", "~")):
         raise UserError(f"no task file {name}{suggestion_beside(path)}")
+    if importlib.util.find_spec("lm_eval") is not None:
+        check_name(name, names_in(harness_folder()))
     return None
 
 
 def harness_folder() -> Path:
     """Return the folder that holds the harness's own task files."""
-    import lm_eval.tasks
-
-    return Path(lm_eval.tasks.__file__).resolve().parent
+    spec = importlib.util.find_spec("lm_eval")  # importing it takes seconds
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("lm_eval")
+    return (Path(spec.origin).parent / "tasks").resolve()
 
 
 def ships_with_harness(path: str | Path) -> bool:
@@ -186,11 +191,14 @@ class _Members:
             unparsed = _find_definition(self._folder, name, "task|group")
             if unparsed is not None:
                 _read(unparsed)
-        if not self._is_indexed(name):
+        harness = names_in(harness_folder())
+        if not self._is_indexed(name) and name in harness.named | harness.listed:
             for known, entry in self._harness().items():
                 self._index.setdefault(known, entry)
         if name not in self._index:
-            offer = suggestion(name, difflib.get_close_matches(name, self._index, n=1))
+            near = difflib.get_close_matches(name, self._index, n=1)
+            near = near or difflib.get_close_matches(name, sorted(harness.named), 1, CLOSE)
+            offer = suggestion(name, near)
             raise UserError(
                 f'group {group}: no task "{name}"{offer or f" in {self._folder} or in lm-evaluation-harness"}'
             )
