@@ -213,3 +213,12 @@ def test_the_parts_of_the_time_add_up() -> None:
     assert sentences.cost(found) == (
         "15.0 s of worker time in total; a trial took 4.0 s on average; workers were busy for 80% of the search."
     )
+
+
+def test_rows_have_names_for_sentences(facts: dict[str, Facts]) -> None:
+    found = Facts.__new__(Facts)
+    for first, expected in ((None, "the defaults"), ("peft", "the baseline peft")):
+        found.summary = {"defaults": {"name": first}}
+        assert sentences.called(found, "defaults") == expected
+        assert sentences.called(found, "best") == "the winner"
+        assert sentences.called(found, "mine") == "the baseline mine"

@@ -33,6 +33,17 @@ def label(facts: Facts, name: str) -> str:
     return first_name(facts.summary) if name == "defaults" else {"best": "winner"}.get(name, name)
 
 
+def called(facts: Facts, name: str) -> str:
+    """Return a row's name for use in sentences: "the winner", "the defaults" or "the baseline NAME".
+
+    Args:
+        facts: The facts of the study.
+        name: The name of the row in `Facts.scored`.
+    """
+    shown = label(facts, name)
+    return f"the {shown}" if shown in ("winner", "defaults", "base") else f"the baseline {shown}"
+
+
 def badge(facts: Facts) -> tuple[str, str]:
     """Return the verdict in a few words, and the kind of its badge: good, open or bad."""
     verdict = facts.summary["verdict"]
