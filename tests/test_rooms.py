@@ -48,6 +48,7 @@ UNTESTED = {  # source files with logic and no test file of their path: where th
     "objectives/engine.py": "by test_finetune",
     "objectives/resident.py": "by test_finetune, which pickles objectives",
     "objectives/base.py": "by test_function and by the studies' tests",
+    "record/looks.py": "by test_fresh_runs, whose studies have several verdicts",
     "report/figures/comparison.py": "by test_comparison, of the page that it is drawn in",
     "report/html/document.py": "by test_page and test_browser",
     "report/markdown.py": "by test_files",

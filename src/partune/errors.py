@@ -65,9 +65,11 @@ def shown(value: object, most: int = 80) -> str:
         most: The largest number of characters; the rest is replaced by an ellipsis.
     """
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except ValueError:  # Python refuses to write integers of thousands of digits
         return f"{type(value).__name__} too long to show"
+    except Exception:  # the value's `__repr__` may be anybody's code, and may fail
+        return f"{type(value).__name__} that cannot be shown"
     return text if len(text) <= most else f"{text[:most]}..."
 
 
@@ -75,6 +77,8 @@ def reason(error: BaseException) -> str:
     """Return the class of an exception and its message, in one line of at most LONGEST characters."""
     try:
         message = " ".join(str(error).split())
+        if isinstance(error, SystemExit):
+            message = f"sys.exit({message}) was called, which ends the whole process; raise another exception instead"
     except Exception:  # the exception's `__str__` may be anybody's code, and may fail
         message = "(it cannot be printed)"
     text = f"{type(error).__name__}: {message}"

@@ -81,7 +81,7 @@ def test_a_merge_is_no_worse_than_the_adapter_within_a_margin(place: Path, monke
         (("adapter", "base", "--task", "t", "--format", "qa"), "settings of the data need `--data`"),
         (("adapter", "base", "--model", "m", "--task", "t", "--limit", "0"), "limit"),
         (("adapter", "base", "--model", "m", "--task", "t", "--dtype", "fp8"), "dtype"),
-        (("adapter", "base", "--model", "m", "--task", "t", "--device", "gpu"), 'no device "gpu"'),
+        (("adapter", "base", "--model", "m", "--task", "piqa", "--device", "gpu"), 'no device "gpu"'),
         (("adapter", "base", "--model", "nowhere/m", "--task", "t"), 'no task "t"|no folder "nowhere/m"'),
         (("adapter", "base", "--model", "./nowhere", "--task", "t"), "no model folder ./nowhere"),
         (

@@ -119,8 +119,20 @@ def test_overfitting_is_flagged_beyond_chance(
     base = anchored(0.6, 0.6, 0.6)
     comparison = {"gain": best[1] - 0.6, "stderr": 0.02}
     found.summary = {"base": base, "best": anchored(*best), "verdict": {"over_base": comparison}, "trials": []}
+    found.summary["loaded"] = {}
     assert len(found.overfitting) == len(flags)
     assert all(text.startswith(flag) for text, flag in zip(found.overfitting, flags, strict=True))
+
+
+def test_a_higher_loss_on_a_test_task_is_flagged_as_one(facts: dict[str, Facts]) -> None:
+    found = Facts.__new__(Facts)
+    loaded = {"scoring": {"tests_shown_as": {"t": "loss per word"}}}
+    found.summary = {"base": anchored(0.6, 0.6, -1.6), "best": anchored(0.8, 0.8, -1.8), "verdict": None}
+    found.summary["loaded"] = loaded
+    (flag,) = found.overfitting
+    assert flag.replace("\u00a0", " ").startswith(
+        "On t the winner's loss per word is 0.200 ± 0.028 above that of the untouched base model: tuning has cost"
+    )
 
 
 def test_the_verdict_is_a_sentence_rounded_to_its_error(facts: dict[str, Facts]) -> None:
@@ -201,3 +213,12 @@ def test_the_parts_of_the_time_add_up() -> None:
     assert sentences.cost(found) == (
         "15.0 s of worker time in total; a trial took 4.0 s on average; workers were busy for 80% of the search."
     )
+
+
+def test_rows_have_names_for_sentences(facts: dict[str, Facts]) -> None:
+    found = Facts.__new__(Facts)
+    for first, expected in ((None, "the defaults"), ("peft", "the baseline peft")):
+        found.summary = {"defaults": {"name": first}}
+        assert sentences.called(found, "defaults") == expected
+        assert sentences.called(found, "best") == "the winner"
+        assert sentences.called(found, "mine") == "the baseline mine"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from partune.report.model_verdict import SHOWN, sentence, show, small_print, summarise, table
 from partune.report.plain_data import Summary, as_json
 from partune.runtime.console import Console
+from partune.trial.names import ROWS
 from partune.verdict.models.answers import Question, answers
 from partune.verdict.models.compare import Model, ModelVerdict
 from partune.verdict.models.pairing import Measure, Paired
@@ -78,7 +80,7 @@ def test_the_small_print_names_tests_and_what_they_leave_out() -> None:
 
 def test_what_items_cannot_show_is_said() -> None:
     (few,) = [line for line in small_print(judged((5, 0, 0))) if "cannot" in line]
-    assert few == "t0: 5 items cannot show a difference, whatever the scores, because p is at least 0.062."
+    assert few == "t0: 5 items cannot show a difference, whatever the scores, because p is at least 0.063."
     assert not [line for line in small_print(judged((6, 0, 0))) if "cannot" in line]
     assert [line for line in small_print(judged((6, 0, 0), (6, 0, 0))) if "cannot" in line]
     assert "t0: A and B have the same score on every item." in small_print(judged((0, 0, 9)))
@@ -109,3 +111,17 @@ def test_all_numbers_are_json_and_all_is_printed() -> None:
     assert printed.startswith("A  (one)\nB \n\nA is NOT SHOWN")
     for note in small_print(verdict):
         assert note in printed
+
+
+@pytest.mark.parametrize(
+    ("metric", "task", "perplexities"),
+    [("loss per word", "t", (9, 3)), ("loss", ROWS, (9, 3)), ("loss", "t", None), ("bits per byte", "t", None)],
+)
+def test_losses_come_with_perplexities(metric: str, task: str, perplexities: tuple[int, int] | None) -> None:
+    sides = [np.full((1, 30), -math.log(value)) for value in (9, 3)]
+    paired = Paired(task, Measure(metric, "none", False), tuple(map(str, range(30))), np.ones(30), *sides)
+    found = answers([Question("wiki", "task", [paired], [1.0])], None)
+    verdict = summarise(ModelVerdict(Model((), None), Model((), None), tuple(found)))
+    assert verdict["answers"][0]["perplexities"] == (None if perplexities is None else pytest.approx([9, 3]))
+    line = "wiki: the perplexity, exp(loss), is 9 for A and 3 for B."
+    assert (line in small_print(verdict)) == (perplexities is not None)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from partune import Float, Int, Space, Study
+from partune import Float, Int, Observation, Space, Study
 from partune.cli.progress import Terminal
 from partune.export.card import Exported, card
 from partune.report import summary, words
@@ -108,3 +112,41 @@ def test_a_number_reads_the_same_wherever_it_is_printed(study: Study) -> None:
     for name in ("progress", "terminal", "page"):
         assert words.value(small) in surfaces[name], name
         assert f"{small:.3g}" not in surfaces[name], name
+
+
+class TextTuning(SimulatedTuning):
+    """A simulated fine-tuning whose test task is scored by the perplexity of texts: .2 nats per word, or fewer."""
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        return {"scoring": {"metric": "acc", "tests_shown_as": {"t": "loss per word"}}}
+
+    def _score(self, accuracy: float, parts: Collection[str]) -> Observation:
+        found = super()._score(accuracy, parts)
+        lost = {"test/t": found.scores["test/t"] - 1.2} if "test/t" in found.scores else {}
+        return replace(found, scores={**found.scores, **lost})
+
+
+@pytest.mark.slow
+def test_a_test_task_of_texts_is_shown_as_a_loss_everywhere(tmp_path: Path) -> None:
+    tuned = Study(SPACE, TextTuning(), "lhs", directory=tmp_path / "s", options={"size": 4}).run(4)
+    facts = Facts(tuned.record)
+    test = facts.summary["best"]["test"]["t"]
+    assert test["score"] < 0
+    loss = rounding.measured(-test["score"], test["stderr"])
+    perplexity = f"winner {math.exp(-test['score']):.3g}"
+    assert facts.winner is not None
+    note = View(tmp_path / "s").get_study_system_attrs(STUDY)[f"{NOTE_PART}0"]
+    surfaces = {
+        "terminal": printed(facts.summary, 200),
+        "page": page(facts),
+        "markdown": markdown(facts),
+        "dashboard": note,
+        "card": card(facts.summary, None, facts.winner, None, Exported()),
+    }
+    for name, text in surfaces.items():
+        assert "loss per word" in text, name
+        assert loss in text, name
+        assert f"-{loss}" not in text, name
+        assert perplexity in text.replace("this one", "winner"), name
+    assert facts.summary["loaded"]["scoring"]["tests_shown_as"] == {"t": "loss per word"}

@@ -51,6 +51,9 @@ def test_whatever_a_module_raises_is_one_line(elsewhere: Path) -> None:
     (elsewhere / "plugins_two.py").write_text("1 / 0\n")
     with pytest.raises(UserError, match="cannot load the algorithm plugins_two:f: ZeroDivisionError: division by zero"):
         load_named("plugins_two:f", "algorithm")
+    (elsewhere / "plugins_leaving.py").write_text("import sys\nsys.exit('no licence')\n")
+    with pytest.raises(UserError, match=r"cannot load the metric plugins_leaving:f: SystemExit: sys.exit"):
+        load_named("plugins_leaving:f", "metric")
 
 
 def test_a_function_may_import_its_neighbours_when_it_is_called(elsewhere: Path) -> None:

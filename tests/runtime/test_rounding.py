@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from partune.runtime import rounding
 
@@ -46,6 +49,32 @@ def test_a_difference_shows_its_sign() -> None:
     assert rounding.difference(0.5, None) == "+0.5"
     assert rounding.difference(-0.5, None) == "-0.5"
     assert rounding.difference(math.nan, None) == "–"
+
+
+@pytest.mark.parametrize("half", [0.175, 0.17500000000000002, 0.7 / 4, sum([0.35, 0.0]) / 2])
+def test_a_half_is_rounded_alike_everywhere(half: float) -> None:
+    assert rounding.number(half, 2) == rounding.fixed(half, 2) == rounding.score(half, 0.1) == "0.18"
+    assert rounding.fixed(-half, 2) == "-0.18"
+    assert rounding.difference(half, 0.1) == "+0.18\u00a0±\u00a00.10"
+    assert rounding.interval(-half, half, 0.1) == "-0.18\u00a0…\u00a0+0.18"
+    assert rounding.chance(half) == "p = 0.18"
+    assert rounding.percent(half) == "18%"
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 9))
+def test_rounding_is_that_of_the_decimal_digits(value: float, places: int) -> None:
+    text = rounding.fixed(value, places)
+    digits = Decimal(f"{value:.12g}")
+    assert abs(Decimal(text) - digits) <= Decimal(1).scaleb(-places) / 2
+    assert len(text.partition(".")[2]) == places
+    assert float(text) != 0 or "-" not in text
+
+
+@given(st.floats(-1e-3, 1e-3), st.floats(1e-2, 1e3))
+def test_zero_has_no_sign(value: float, stderr: float) -> None:
+    for text in (rounding.difference(value, stderr), rounding.score(value, stderr), rounding.number(value * 1e-320)):
+        number = text.partition("\u00a0")[0]
+        assert float(number) != 0 or number[0] not in "+-"
 
 
 def test_a_chance_below_one_in_a_thousand_says_no_more() -> None:

@@ -25,7 +25,7 @@ from partune.report.markdown import markdown
 from partune.report.terminal import show
 from partune.runtime.console import Console
 from partune.runtime.markdown import code, fenced, plain
-from partune.runtime.terminal import OutputError, Stream, visible
+from partune.runtime.terminal import OutputError, Stream, data_stream, output_for_data, visible
 from partune.trial import Config
 from tests.support import ROOT
 from tests.support.waiting import PATIENCE
@@ -203,3 +203,54 @@ def test_any_encoding_will_do(tmp_path: Path, encoding: str) -> None:
     assert (
         " +- " in ran.stdout.decode("ascii") if encoding == "ascii" else "\u00a0±\u00a0" in ran.stdout.decode(encoding)
     )
+
+
+def test_only_data_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with output_for_data():
+        print("a user's function")
+        print("data", file=data_stream())
+    print("later")
+    assert capsys.readouterr() == ("data\nlater\n", "a user's function\n")
+
+
+NOISY = """\
+import os, subprocess
+print("imported")
+def f(config):
+    print("printed")
+    os.write(1, b"written\\n")
+    subprocess.run(["echo", "echoed"])
+    return config["x"]
+"""
+
+
+@pytest.mark.slow
+def test_what_a_users_function_prints_is_not_in_the_json(tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text(NOISY)
+    (tmp_path / "space.yaml").write_text("x: {float: [0, 1]}\n")
+    line = [
+        "tune",
+        "--objective",
+        "noisy:f",
+        "--space",
+        "space.yaml",
+        "--algorithm",
+        "random",
+        "--budget",
+        "2",
+        "--json",
+    ]
+    told = subprocess.run(
+        [sys.executable, "-m", "partune", *line], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert len(json.loads(told.stdout)["trials"]) == 2
+    for what in ("imported", "printed", "written", "echoed"):
+        assert what in told.stderr
+
+
+@pytest.mark.slow
+def test_json_for_a_full_disk_is_refused_in_one_line(tmp_path: Path) -> None:
+    line = f"{sys.executable} -m partune algorithms --json >/dev/full"
+    told = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert told.stderr == "partune: error: standard output cannot be written: No space left on device\n"

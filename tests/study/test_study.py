@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,17 @@ from partune import Choice, Float, Int, Observation, Space, Status, Study, UserE
 from partune.export.export import export
 from partune.optimizers import ALGORITHMS
 from partune.optimizers.soo import SOO
+from partune.record.record import Record
+from partune.report.facts import Facts
+from partune.report.markdown import markdown
+from partune.report.sentences import badge
+from partune.report.words import stopped_words
 from partune.study import FutileError, StoppedError, UntrustworthyError, Watcher
 from partune.study.loop import SPARE
 from partune.trial import Config, Trial
 from partune.trial.names import FreshRun
 from partune.verdict.winner import judge
+from tests.support.printed import printed
 from tests.support.simulated import SEARCH, SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
@@ -513,8 +520,26 @@ def test_a_base_without_a_score_stops_the_study_and_is_scored_again(tmp_path: Pa
     ):
         study.run(2)
     study.close()
+    why = "the untouched base model has no score to compare with: the score is nan"
+    stopped = Facts(Record.open(tmp_path / "s", read_only=True))
+    assert stopped.summary["stopped"] == why
+    assert stopped_words(stopped.summary) in markdown(stopped).replace("\\", "")
+    assert stopped_words(stopped.summary) in printed(stopped.summary, 1000)
+    assert stopped_words(stopped.summary).startswith(f"The study stopped: {why}. Correct this")
+    assert badge(stopped) == ("stopped", "bad")
     again = Study(SPACE, mended, "random", directory=tmp_path / "s", resume=True).run(2)
     assert again.anchors["base"].status is Status.DONE
+    assert again.record.stopped is None
+
+
+def test_a_function_that_ends_the_process_is_a_failed_trial() -> None:
+    def leaves(config: Config) -> float:
+        sys.exit(3)
+
+    (trial,) = Study(Space(x=Float(0, 1)), leaves, "random").run(1).trials
+    assert trial.status is Status.FAILED
+    assert trial.observation is not None
+    assert str(trial.observation.error).startswith("SystemExit: sys.exit(3) was called, which ends the whole process")
 
 
 def test_every_trial_has_a_seed_of_its_own_which_the_studys_decides() -> None:

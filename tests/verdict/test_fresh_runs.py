@@ -17,7 +17,8 @@ import pytest
 from partune import Float, Int, Observation, Space, Study, UserError
 from partune.export.export import export
 from partune.objectives.base import observed_fresh
-from partune.record.record import Look, Record
+from partune.record.looks import Look
+from partune.record.record import Record
 from partune.report.facts import Facts
 from partune.report.sentences import badge, headline, remarks
 from partune.report.summary import summarise

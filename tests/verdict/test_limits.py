@@ -34,6 +34,12 @@ def test_what_items_can_show_is_known_before() -> None:
     assert shown / 300 == pytest.approx(0.8, abs=0.09)
 
 
+def test_equal_scores_of_the_base_say_nothing_about_gains() -> None:
+    found = Limits.of(one(np.full(12, 0.5)))
+    assert (found.gain, found.constant) == (None, True)
+    assert found.sentence.startswith("The base model has the same score on all 12 held-out items. If no item's score ")
+
+
 @pytest.mark.slow
 def test_what_items_with_continuous_scores_can_show_is_known_before() -> None:
     rng = np.random.default_rng(3)

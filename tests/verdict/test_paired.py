@@ -50,6 +50,20 @@ def test_no_change_is_no_evidence() -> None:
     assert (found.gain, found.p, found.p_worse, found.relation) == (0.0, 1.0, 1.0, "open")
 
 
+def test_items_that_do_not_differ_show_nothing_and_have_no_interval() -> None:
+    values = np.random.default_rng(0).random(12)
+    found = verdict(several(np.tile(values, (3, 1))), one(values), several(np.tile(values, (2, 1))), seeds=3)
+    for comparison in (found.over_base, found.over_defaults):
+        assert comparison is not None
+        assert comparison.equal
+        assert (comparison.gain, comparison.p, comparison.relation) == (0.0, 1.0, "open")
+        assert all(map(math.isnan, comparison.interval))
+    assert found.sentence == (
+        "NOT SHOWN BETTER than the untouched base model (no held-out item differs, so nothing can be shown)."
+    )
+    assert not compare(one(np.array([0.0, 1])), one(np.array([1.0, 0]))).equal
+
+
 @pytest.mark.parametrize("n", [1, 2, 4, 13, 30, 2000])
 def test_p_is_never_zero_and_few_items_show_nothing(n: int) -> None:
     """All of n items won by the same amount, in every run: the chance of that is 2^-n where nothing is there."""

@@ -15,13 +15,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from partune.cli.flags import as_typed
 from partune.cli.parser import build_parser
 from partune.cli.studies import INTERRUPTED
 from partune.errors import UserError
 from partune.runtime.plugins import modules_of_current_folder
-from partune.runtime.terminal import OutputError, guarded_streams
+from partune.runtime.terminal import OutputError, guarded_streams, output_for_data
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +57,8 @@ def _run(arguments: Sequence[str]) -> int:
             return 0
         from partune.cli import commands
 
-        status: int = getattr(commands, namespace.command)(namespace)
+        with output_for_data() if getattr(namespace, "json", False) else nullcontext():
+            status: int = getattr(commands, namespace.command)(namespace)
     except UserError as error:
         from partune.runtime.urls import masked
 

@@ -11,6 +11,7 @@ from partune.config import baseline, names_of
 from partune.objectives.base import Anchored
 from partune.report.data_notes import loaded_notes
 from partune.report.words import coverage_words, progress, reloaded_words, settings, span
+from partune.runtime import rounding
 from partune.study import Watcher
 from partune.study.watcher import Watched
 from partune.trial import Config, Status, Trial
@@ -162,7 +163,7 @@ class Terminal(Watcher):
         took = span(trial.observation.cost.get("seconds", 0.0))
         outcome = self._score(trial)
         if trial.status is Status.STOPPED:
-            outcome = f"stopped at {trial.observation.fidelity:.0%}, {outcome}"
+            outcome = f"stopped at {rounding.percent(trial.observation.fidelity)}, {outcome}"
         # The best trial so far. The winner is known only at the end, from neighbouring trials and from further runs.
         mark = ("best", "bold green") if leader is not None and leader.number == trial.number else "    "
         self._print(f"trial {trial.number:>3}  {outcome}  ", mark, f"  {settings(trial.config)}  ", (took, "dim"))
@@ -258,5 +259,5 @@ def _scored(scoring: Mapping[str, Any]) -> str:
         f", {count} of {name} left out: no score in {metric}" for name, count in scoring.get("left_out", {}).items()
     )
     items = ", ".join(f"{count} {name}" for name, count in counts.items())
-    lower = " (lower is better)" if goal_of({"scoring": scoring}).lower_is_better else ""
-    return f"{items} items{left_out}; score: {metric}{lower}"
+    goal = goal_of({"scoring": scoring})
+    return f"{items} items{left_out}; score: {f'{goal.name} (lower is better)' if goal.lower_is_better else metric}"

@@ -12,6 +12,7 @@ from partune.experiment.run import Teller
 from partune.report import sentences, words
 from partune.report.facts import Facts
 from partune.report.words import span
+from partune.runtime import rounding
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +60,9 @@ class Terminal(Teller):
             steps: The comparison of each number of epochs with the full training.
             epochs: The number of epochs that is enough.
         """
-        correlations = ", ".join("–" if step.correlation is None else f"{step.correlation:.2f}" for step in steps)
+        correlations = ", ".join(
+            rounding.NONE if step.correlation is None else rounding.fixed(step.correlation, 2) for step in steps
+        )
         self._print(
             f"{words.several(epochs, 'epoch')} {'is' if epochs == 1 else 'are'} enough: rank correlation {correlations}"
         )

@@ -123,7 +123,7 @@ def _unnamed(studies: Section) -> Section:
 
 
 def _bound_table(findings: Summary) -> Section:
-    section = bounds.table(findings["bounds"])
+    section = bounds.table(findings["bounds"], bounds.goals(findings["comparison"], findings["tests"]))
     notes = [*section.notes]
     if any(row["name"].startswith(UPPER) for row in findings["bounds"]):
         notes.append("The scores of the upper bound are from the user's file. They are over all items of a task.")
@@ -145,7 +145,7 @@ def _epochs(calibrated: Summary) -> Section:
                     if len(column)
                     else [rounding.NONE] * 2
                 ),
-                rounding.NONE if correlation is None else f"{correlation:.2f}",
+                rounding.NONE if correlation is None else rounding.fixed(correlation, 2),
                 rounding.NONE if step["leader"] is None else rounding.number(step["leader"]),
                 "enough" if step["epochs"] == calibrated["epochs"] else "",
             ]

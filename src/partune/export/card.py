@@ -15,11 +15,20 @@ from partune.export.usage import Tokenizer, usage
 from partune.report.data_notes import loss_notes
 from partune.report.plain_data import Summary
 from partune.report.verdict_words import advice, defaults_called, lost_words, small_print, sources
-from partune.report.words import baseline_rows, coverage_words, score_of, span, value
+from partune.report.words import (
+    baseline_rows,
+    coverage_words,
+    heading_of_test,
+    loss_words,
+    score_of,
+    span,
+    tests_of,
+    value,
+)
 from partune.runtime import strict_yaml
 from partune.runtime.markdown import code, fenced, plain, table
 from partune.trial import Trial
-from partune.trial.goals import goal_of
+from partune.trial.goals import goal_of, goal_on_test
 
 NEVER_JUDGED = (
     "**The scores below are not those of this model.** The study trained and scored the adapter on the base model in "
@@ -138,14 +147,14 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
     else:
         first = list(rows)[1]
         rows["this one"] = rows.pop(trial if trial in rows else first)
-    tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
+    tests = tests_of(rows.values())
     goal = goal_of(summary["loaded"])
     cells = [
         (
             name,
             plain(str(row["error"])) if row["score"] is None else score_of(row, goal),
             score_of(row["verdict"], goal),
-            *(score_of(row["test"].get(test)) for test in tests),
+            *(score_of(row["test"].get(test), goal_on_test(summary["loaded"], test)) for test in tests),
         )
         for name, row in rows.items()
         if row is not None
@@ -163,17 +172,19 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
         paragraphs.append("No verdict: the winner has no scores on the held-out items.")
     else:
         paragraphs.append("The study's verdict is about its winner, which is another trial.")
-    names = ("", "search items", "held-out items", *(f"test: {code(name_of(test))}" for test in tests))
+    names = (
+        "",
+        "search items",
+        "held-out items",
+        *(heading_of_test(summary, test, code(name_of(test))) for test in tests),
+    )
     paragraphs.append(table([names, *cells]))
     paragraphs += [plain(note) for note in sources(summary)]
     if goal.lower_is_better:
-        paragraphs.append(
-            "The table shows losses per trained token, in nats, ± one standard error: lower is better. The search saw "
-            "only the search items."
-        )
+        paragraphs.append("The table shows losses ± one standard error. The search saw only the search items.")
     elif metric is not None:
         paragraphs.append(f"Scores are {code(str(metric))} ± one standard error. The search saw only the search items.")
-    return paragraphs
+    return [*paragraphs, *(plain(sentence) for sentence in loss_words(summary))]
 
 
 # ----- how it was trained

@@ -49,12 +49,12 @@ class Check:
         low, high = (0.0 - bound for bound in reversed(answer.interval))
         if self.same or math.isnan(low):
             return f"{begin} It lost nothing: all answers are the same but for rounding."
-        places = rounding.decimals(stderr) if rounding.uncertain(stderr) else 4
         lost = rounding.difference(0.0 - answer.gain, stderr, sign="")
         shown = {"worse": "A loss is shown", "better": "A gain is shown"}.get(answer.relation, "No difference is shown")
+        interval = rounding.interval(low, high, stderr, sign="")
         return (
-            f"{begin} It lost {lost} (95 % interval {low:.{places}f} to {high:.{places}f}; below 0 is a gain). {shown} "
-            f"({rounding.chance(answer.p)}; items worse: {answer.lost:,}, better: {answer.won:,})."
+            f"{begin} It lost {lost} (95 % interval {interval}; below 0 is a gain). "
+            f"{shown} ({rounding.chance(answer.p)}; items worse: {answer.lost:,}, better: {answer.won:,})."
         )
 
 

@@ -21,7 +21,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, ClassVar
@@ -32,8 +32,8 @@ from partune.errors import reason
 from partune.runtime import extras
 from partune.study.watcher import Watched, Watcher
 from partune.trial import Config, Observation, Status, Trial
-from partune.trial.goals import SCORE, goal_of
-from partune.trial.names import POINTS, TRAINING_LOSS, Baseline, RunName, WinnerScoring
+from partune.trial.goals import SCORE, goal_of, text_loss
+from partune.trial.names import POINTS, TRAINING_LOSS, Baseline, ResultName, RunName, WinnerScoring
 
 FOLDER = "tracked"  # in the study's directory: for each tracker, the names of the runs that it has
 UNSENT = (Baseline.ZERO, WinnerScoring.RELOADED)  # checks, which say nothing about a configuration
@@ -216,7 +216,7 @@ class Tracker(Watcher, ABC):
             self._note(f"{self.name}: {what}. The study goes on without it{again}.")
 
     def _run(self, study: str, name: str, trial: Trial, observation: Observation) -> TrackedRun:
-        metrics = {**observation.scores, **{f"cost/{what}": value for what, value in observation.cost.items()}}
+        metrics = {**_shown(observation.scores), **{f"cost/{what}": value for what, value in observation.cost.items()}}
         if observation.stderr is not None:
             metrics["score_stderr"] = observation.stderr
         if self._goal.lower_is_better and "score" in observation.scores:
@@ -251,3 +251,17 @@ class Tracker(Watcher, ABC):
 def plain_name(name: str) -> str:
     """Return a name of letters, digits and ``_-. /`` only, which all trackers accept."""
     return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)
+
+
+def _shown(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return scores with those of perplexities as losses, by the names that reports show."""
+    named = {}
+    for name, value in scores.items():
+        stem = name.removesuffix("_stderr")
+        result = ResultName.of_array(stem)
+        if result is not None and (goal := text_loss(result.what)) is not None:
+            result = replace(result, what=goal.name)
+            named[str(result) if stem == name else result.stderr] = goal.shown(value) if stem == name else value
+        else:
+            named[name] = value
+    return named

@@ -11,6 +11,7 @@ from typing import Any
 
 from partune.errors import UserError
 from partune.runtime.disk import blames_disk
+from partune.runtime.failures import OF_USERS
 from partune.runtime.plugins import qualified_name
 from partune.space import Space
 from partune.trial import Config, Observation, Trial, Value
@@ -241,7 +242,7 @@ def _timed(evaluate: Callable[[], Observation]) -> Observation:
         observation = Observation.of(evaluate())
     except UserError:
         raise
-    except Exception as error:
+    except OF_USERS as error:
         observation = Observation.raised(error)
     cost = {"seconds": time.perf_counter() - began, **observation.cost}
     return unspoilt(dataclasses.replace(observation, cost=cost))

@@ -26,11 +26,13 @@ class Named:
         candidate: The model to score.
         words: A description of the model.
         notes: Sentences that a reader should know about it.
+        data: Section `data` of the study that trained the adapter; None for other models.
     """
 
     candidate: Candidate
     words: str
     notes: tuple[str, ...] = ()
+    data: config.Data | None = None
 
 
 def named(place: str | Path, base: config.Model | None) -> Named:
@@ -93,4 +95,5 @@ def _winner(directory: Path, base: config.Model | None) -> Named:
         if quantized != model.quantize
         else []
     )
-    return Named(Candidate(model, adapter), f"trial {winner.number}, the winner, on {model.path}", tuple(notes))
+    data = config.validated(config.Data, record.header["objective"]["data"])
+    return Named(Candidate(model, adapter), f"trial {winner.number}, the winner, on {model.path}", tuple(notes), data)

@@ -11,6 +11,7 @@ from typing import Any
 
 from partune.errors import UserError, reason, shown, suggestion
 from partune.objectives.base import Objective
+from partune.runtime.failures import OF_USERS
 from partune.runtime.plugins import load_named, qualified_name
 from partune.trial import Config, Observation, Trial
 from partune.trial.contents import Content, Contents, digest
@@ -88,7 +89,7 @@ def named(name: str) -> Objective | Callable[[Config], Observation | float]:
         )
     except UserError:
         raise
-    except Exception as error:  # the user's code may raise anything
+    except OF_USERS as error:
         raise UserError(f"cannot make the objective {name}: {reason(error)}") from error
     if not (isinstance(objective, Objective) or callable(objective)):
         raise UserError(f"objective {name} is neither a function of a configuration nor an Objective")

@@ -13,8 +13,9 @@ from inspect import Parameter
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-from partune.errors import UserError, shown, suggestion
+from partune.errors import UserError, reason, shown, suggestion
 from partune.optimizers.base import Optimizer, ReplayError
+from partune.runtime.failures import OF_USERS
 from partune.runtime.plugins import load_named
 from partune.space import Space
 
@@ -207,8 +208,8 @@ def optimizer_with(
         return chosen(space, seed=seed, **options)
     except UserError:
         raise
-    except Exception as error:  # a user's class may raise anything
-        raise UserError(f"{chosen.__name__} cannot be made: {type(error).__name__}: {error}") from error
+    except OF_USERS as error:
+        raise UserError(f"{chosen.__name__} cannot be made: {reason(error)}") from error
 
 
 def _check(algorithm: str, option: str, value: object, annotation: Any) -> None:

@@ -35,6 +35,7 @@ from partune.errors import UserError
 from partune.record import database, forms
 from partune.record.artifacts import Artifacts
 from partune.record.drivers import Alone, Drivers
+from partune.record.looks import Look
 from partune.record.place import (
     SHELVES,
     DatabasePlace,
@@ -61,23 +62,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CONFIG = "study.yaml"
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """The runs on which a verdict was given. Each verdict on new runs is one look at the study.
-
-    Attributes:
-        trial: The number of the winner.
-        seeds: The number of the winner's fresh runs.
-        defaults: The number of the defaults' fresh runs.
-        others: The number of fresh runs of each further baseline that has fresh runs.
-    """
-
-    trial: int
-    seeds: int
-    defaults: int = 0
-    others: int = 0
 
 
 class Record:
@@ -342,6 +326,18 @@ class Record:
             looks = [dataclasses.asdict(noted) for noted in (*before, look)]
             # With one baseline, the form of older versions is kept.
             self._set_note("looks", [{k: v for k, v in noted.items() if v or k != "others"} for noted in looks])
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the last run stopped early; None if it did not, or if a run has begun since."""
+        with self._undamaged("its note on why it stopped"):
+            why: str | None = forms.of_type(self._note("stopped"), str | None, "stopped")
+        return why
+
+    def stop(self, why: str | None) -> None:
+        """Record why a run stopped early, or None when a run begins."""
+        if why != self.stopped:
+            self._set_note("stopped", why)
 
     def _note(self, name: str, default: Any = None) -> Any:
         return self._storage.get_study_user_attrs(self._studies["search"]).get(name, default)

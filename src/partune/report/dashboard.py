@@ -124,7 +124,7 @@ class View(BaseStorage):
                     "seed": facts.header["seed"],
                     "budget": facts.budget,
                 },
-                system_attrs={"study:metric_names": ["score"], NOTE: 1, f"{NOTE_PART}0": _note(facts)},
+                system_attrs={"study:metric_names": [facts.goal.axis], NOTE: 1, f"{NOTE_PART}0": _note(facts)},
                 study_id=STUDY,
             )
             self._trials = [_frozen(trial, facts, self._record, *times[trial.number]) for trial in facts.trials]
@@ -242,8 +242,9 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
     ]
     yield "again", ", ".join(scores) or None  # scores of the runs with fresh seeds
     for task, test in row["test"].items():
-        result = ResultName(ItemSet.TEST, task)
-        yield str(result), test["score"]
+        goal = facts.goal_on(task)
+        result = ResultName(ItemSet.TEST, task, goal.label)
+        yield str(result), goal.shown(test["score"])
         yield result.stderr, test["stderr"]
     cost = {} if trial.observation is None else trial.observation.cost
     for name in ("seconds", "train_seconds", "score_seconds"):

@@ -29,7 +29,7 @@ from partune.report.summary import summarise
 from partune.runtime import rounding, strict_yaml
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Status, Trial
-from partune.trial.goals import Goal, goal_of
+from partune.trial.goals import Goal, goal_of, goal_on_test
 from partune.verdict.winner import confirmations, ranked
 
 EDGE = 0.02  # a value this close to an end of its range (as a share of the range) counts as at the end
@@ -86,6 +86,10 @@ class Facts:
     def goal(self) -> Goal:
         """What the scores measure."""
         return goal_of(self.summary["loaded"])
+
+    def goal_on(self, task: str) -> Goal:
+        """Return what the scores on a test task measure."""
+        return goal_on_test(self.summary["loaded"], task)
 
     # ----- progress
 
@@ -253,8 +257,7 @@ class Facts:
     @property
     def tests(self) -> list[str]:
         """The names of the test tasks."""
-        rows = [*self.scored.values(), *self.summary["trials"]]
-        return list(dict.fromkeys(name for row in rows for name in row["test"]))
+        return words.tests_of([*self.scored.values(), *self.summary["trials"]])
 
     @property
     def overfitting(self) -> list[str]:
@@ -282,9 +285,15 @@ class Facts:
             gain = score["score"] - base["test"][task]["score"]
             stderr = _joint(score["stderr"], base["test"][task]["stderr"])
             if gain < -SURE * stderr:
+                goal, lost = self.goal_on(task), rounding.difference(-gain, stderr, sign="")
+                worse = (
+                    f"winner's {goal.name} is {lost} above that of"
+                    if goal.lower_is_better
+                    else (f"winner scores {lost} below")
+                )
                 flags.append(
-                    f"On {task} the winner scores {rounding.difference(-gain, stderr, sign='')} below the untouched "
-                    "base model: tuning has cost some of the base model's abilities."
+                    f"On {task} the {worse} the untouched base model: tuning has cost some of the base model's "
+                    "abilities."
                 )
         return flags
 

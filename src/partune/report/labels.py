@@ -78,14 +78,14 @@ def label_notes(labels: Summary | None) -> list[str]:
     over = f"{total} labels on" if count == total else f"the {count} of {total} labels that occur in"
     notes = [
         f'Macro-F1 over {over} the held-out items: {scores}. The label "{most}" '
-        f"for every row would be right for {rows.max() / rows.sum():.0%} of them."
+        f"for every row would be right for {rounding.percent(rows.max() / rows.sum())} of them."
     ]
     for name, model in labels["models"].items():
         if (always := model["always"]) is not None:
             called = CALLED.get(name, f"The adapter of the baseline {name}")
             notes.append(
-                f'{called} gives the label "{always["label"]}" to {always["given"]:.0%} of the rows, whatever is '
-                f"asked; {always['own']:.0%} of the rows have it."
+                f'{called} gives the label "{always["label"]}" to {rounding.percent(always["given"])} of the rows, '
+                f"whatever is asked; {rounding.percent(always['own'])} of the rows have it."
             )
     return notes
 

@@ -13,6 +13,7 @@ from partune.report.data_notes import loaded_notes
 from partune.report.facts import Facts
 from partune.report.labels import confusions
 from partune.report.verdict_words import fixed_words, sources
+from partune.runtime import rounding
 from partune.runtime.markdown import fenced, plain, table
 
 
@@ -39,7 +40,7 @@ def markdown(facts: Facts) -> str:
         lines += ["## Answers", "", f"{CAPTION}\n", escaped(*table_of_answers)]
     lines += ["## What matters", ""]
     if facts.importance is not None:
-        shares = [(name, f"{100 * share:.0f} %") for name, share in facts.importance.shares.items()]
+        shares = [(name, rounding.percent(share)) for name, share in facts.importance.shares.items()]
         lines.append(escaped(["hyperparameter", "share of the scores' variance"], shares))
     lines += [plain(" ".join(sentences.importance(facts))), ""]
     lines += ["## Validation against test", "", *(f"{plain(text)}\n" for text in sentences.overfitting(facts))]

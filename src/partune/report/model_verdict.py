@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from partune.report.plain_data import Summary, finite
 from partune.report.tables import Section, tell
-from partune.report.words import listed, several
+from partune.report.words import listed, perplexity_words, several
 from partune.runtime import rounding
 from partune.runtime.console import Console, line, text
+from partune.trial.goals import LOSS, TEXT_LOSSES, perplexity
+from partune.trial.names import ROWS
 from partune.verdict.paired import LEVEL
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def _answer(answer: Answer) -> Summary:
         "metrics": list(dict.fromkeys(measure.metric for measure in answer.measures)),
         "filters": list(dict.fromkeys(measure.filter for measure in answer.measures)),
         "higher_is_better": answer.measures[0].higher,
+        "perplexities": _perplexities(answer),
         "relation": answer.relation,
         "within_margin": None if answer.margin is None else answer.within_margin,
         "scores": list(answer.scores),
@@ -69,6 +72,14 @@ def _answer(answer: Answer) -> Summary:
         "corrected_margin": answer.corrected_margin,
         "margin_test": answer.margin_test or None,
     }
+
+
+def _perplexities(answer: Answer) -> list[float | None] | None:
+    """Return the perplexities of A and B, exp(loss); None if the score is not a loss per token, word or byte."""
+    (measure, *others), losses = answer.measures, [goal.name for goal in TEXT_LOSSES.values() if goal.in_nats]
+    if others or not (measure.metric in losses or (measure.metric == LOSS.name and answer.tasks == (ROWS,))):
+        return None
+    return [perplexity(-loss) for loss in answer.scores]
 
 
 def sentence(answer: Summary, margin: float | None) -> str:
@@ -111,9 +122,9 @@ def table(summary: Summary) -> Section:
             rounding.difference(answer["gain"], answer["stderr"]),
             _interval(answer),
             f"{answer['won']:,}, {answer['lost']:,}",
-            f"{answer['p']:.2g}",
-            *([f"{answer['corrected']:.2g}"] if corrected else []),
-            *([f"{answer['corrected_margin']:.2g}"] if margin is not None else []),
+            rounding.number(answer["p"], 2),
+            *([rounding.number(answer["corrected"], 2)] if corrected else []),
+            *([rounding.number(answer["corrected_margin"], 2)] if margin is not None else []),
             SHOWN[answer["relation"]],
         ]
         for answer in answers
@@ -143,8 +154,11 @@ def small_print(summary: Summary) -> list[str]:
         if least > summary["level"]:
             lines.append(
                 f"{answer['name']}: {several(answer['items'], 'item')} cannot show a difference, whatever the scores, "
-                f"because p is at least {min(1.0, least):.2g}."
+                f"because p is at least {rounding.number(min(1.0, least), 2)}."
             )
+        if answer["perplexities"] is not None:
+            a, b = map(perplexity_words, answer["perplexities"])
+            lines.append(f"{answer['name']}: the perplexity, exp(loss), is {a} for A and {b} for B.")
         if answer["won"] == answer["lost"] == 0:
             lines.append(f"{answer['name']}: A and B have the same score on every item.")
     for answer in answers:
@@ -199,7 +213,4 @@ def _tests(answers: list[Summary], key: str) -> str:
 
 def _interval(answer: Summary) -> str:
     low, high = answer["interval"]
-    if low is None or high is None:
-        return rounding.NONE
-    places = rounding.decimals(answer["stderr"]) if rounding.uncertain(answer["stderr"]) else 4
-    return f"{low:+.{places}f}\u00a0…\u00a0{high:+.{places}f}"
+    return rounding.interval(low, high, answer["stderr"])

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from partune.runtime.terminal import output_can_show
+from partune.runtime.terminal import data_stream, output_can_show
 
 Summary = dict[str, Any]
 
@@ -25,7 +25,7 @@ def as_json(data: Any, ascii_only: bool = False) -> str:
 def print_json(data: Any) -> None:
     """Print plain data as JSON. Characters are written as ASCII escapes if standard output cannot show all of them."""
     text = as_json(data)
-    print(text if output_can_show(text) else as_json(data, ascii_only=True))
+    print(text if output_can_show(text) else as_json(data, ascii_only=True), file=data_stream())
 
 
 def finite(data: Any) -> Any:

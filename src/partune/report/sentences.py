@@ -33,9 +33,22 @@ def label(facts: Facts, name: str) -> str:
     return first_name(facts.summary) if name == "defaults" else {"best": "winner"}.get(name, name)
 
 
+def called(facts: Facts, name: str) -> str:
+    """Return a row's name for use in sentences: "the winner", "the defaults" or "the baseline NAME".
+
+    Args:
+        facts: The facts of the study.
+        name: The name of the row in `Facts.scored`.
+    """
+    shown = label(facts, name)
+    return f"the {shown}" if shown in ("winner", "defaults", "base") else f"the baseline {shown}"
+
+
 def badge(facts: Facts) -> tuple[str, str]:
     """Return the verdict in a few words, and the kind of its badge: good, open or bad."""
     verdict = facts.summary["verdict"]
+    if facts.winner is None and facts.summary["stopped"] is not None:
+        return "stopped", "bad"
     if facts.winner is None:
         return ("no result", "bad") if facts.trials and facts.over else ("no result yet", "open")
     if facts.summary["base"] is None:
@@ -141,15 +154,14 @@ def _against(other: Summary, verdict: Summary) -> str:
 def remarks(facts: Facts) -> list[str]:
     """Return what else a reader should know about the verdict, one sentence each."""
     summary = facts.summary
-    lines = []
+    lines = [stopped] if (stopped := words.stopped_words(summary)) else []
     if not facts.over:
         lines.append(
             f"{words.progress([trial.status for trial in facts.trials], facts.budget)}: all results are preliminary."
         )
     if facts.winner is not None and (chance := chance_words(summary)):
         lines.append(chance)
-    if losses := words.loss_words(summary):
-        lines.append(losses)
+    lines += words.loss_words(summary)
     lines += label_notes(summary["labels"])
     if lost := lost_words(summary):
         lines.append(lost.strip())
@@ -167,13 +179,13 @@ def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, row in facts.scored.items():
         ours = [row, *([row["verdict"]] if judged else [])]
-        tested = [words.score_of(row["test"].get(task)) for task in facts.tests]
+        tested = [words.score_of(row["test"].get(task), facts.goal_on(task)) for task in facts.tests]
         rows.append([label(facts, name), *(words.score_of(part, facts.goal) for part in ours), *tested])
     return [
         facts.goal.label,
         "search items",
         *(["held-out items"] if judged else []),
-        *(f"test: {name}" for name in facts.tests),
+        *(words.heading_of_test(facts.summary, task) for task in facts.tests),
     ], rows
 
 
@@ -211,14 +223,14 @@ def cost(facts: Facts) -> str:
         mean = sum(rate) / len(rate)
         text += f"; a trial took {took(mean)} on average"
     if (busy := facts.summary["utilisation"]) is not None:
-        text += f"; workers were busy for {busy:.0%} of the search"
+        text += f"; workers were busy for {rounding.percent(busy)} of the search"
     return f"{text}."
 
 
 def time_table(facts: Facts) -> tuple[list[str], list[tuple[str, str, str]]]:
     """Return headings and rows of the table of the study's time by what it was used for."""
     total = sum(part.seconds for part in facts.parts)
-    rows = [(part.name, took(part.seconds), f"{100 * part.seconds / total:.0f} %") for part in facts.parts]
+    rows = [(part.name, took(part.seconds), rounding.percent(part.seconds / total)) for part in facts.parts]
     return ["", "time", "share"], rows
 
 
@@ -280,7 +292,7 @@ def agreement(facts: Facts, task: str) -> str:
     if agreement is None:
         return "Too few trials have a score on this task for a correlation."
     correlation, n = agreement
-    text = f"Rank correlation (Spearman) of both scores over {n:,} trials: {correlation:.2f}."
+    text = f"Rank correlation (Spearman) of both scores over {n:,} trials: {rounding.fixed(correlation, 2)}."
     return text if correlation > 0 else f"{text} Trials that are good on the validation task are not good on {task}."
 
 
@@ -313,6 +325,8 @@ def _by(comparison: Summary) -> str:
 
 
 def _gain(comparison: Summary) -> str:
+    if comparison["equal"]:
+        return "no held-out item differs, so nothing can be shown"
     return (
         f"gain {rounding.difference(comparison['gain'], comparison['stderr'])} ({rounding.chance(_chance(comparison))})"
     )
@@ -320,10 +334,7 @@ def _gain(comparison: Summary) -> str:
 
 def _interval(comparison: Summary) -> str:
     low, high = comparison["interval"]
-    if low is None or high is None:
-        return rounding.NONE
-    places = rounding.decimals(comparison["stderr"]) if rounding.uncertain(comparison["stderr"]) else 4
-    return f"{low:+.{places}f} … {high:+.{places}f}"
+    return rounding.interval(low, high, comparison["stderr"])
 
 
 def _items(verdict: Summary) -> str:

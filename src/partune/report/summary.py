@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 
 from partune.config import DEFAULTS, RECIPES, USUAL, baseline
-from partune.record.record import Look, Record
+from partune.record.looks import Look
+from partune.record.record import Record
 from partune.report.answers import answers_of
 from partune.report.labels import labels_of
 from partune.report.plain_data import Summary
@@ -45,7 +46,7 @@ def summarise(record: Record) -> Summary:
         the search items), verdict (score and stderr on the held-out items) and test (the same per test task).
         "baselines" lists the further baselines in this form. "fixed" holds hyperparameters that are not searched.
         "no_verdict" says why a study that has a base model has no verdict; it is None if there is a verdict or no base
-        model.
+        model. "stopped" says why the last run ended early; it is None if it did not, or was interrupted.
     """
     trials, baselines = record.trials(), record.anchors()
     worth = worths(trials, record.space, record.noisy)
@@ -71,6 +72,7 @@ def summarise(record: Record) -> Summary:
         "smallest_gain": None if (limits := what_items_show(record)) is None else limits.gain,
         "verdict": None if verdict is None else _verdict(verdict),
         "no_verdict": _no_verdict(record, winner) if verdict is None and Baseline.BASE in baselines else None,
+        "stopped": record.stopped,
         "labels": labels_of(record, judged),
         "answers": answers_of(record, judged),
         "reloaded": _reloaded(reloaded(winner, baselines)),
@@ -280,6 +282,7 @@ def _comparison(verdict: Verdict, name: str, comparison: Comparison) -> Summary:
         "stderr": comparison.stderr if math.isfinite(comparison.stderr) else None,
         "interval": [end if math.isfinite(end) else None for end in comparison.interval],
         "relation": verdict.relation(name),
+        "equal": comparison.equal,
         "p": comparison.p,
         "p_worse": comparison.p_worse,
         "runs": list(comparison.runs),

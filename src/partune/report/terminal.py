@@ -20,16 +20,20 @@ from partune.report.verdict_words import (
 from partune.report.words import (
     baseline_rows,
     coverage_words,
+    heading_of_test,
     loss_words,
     progress,
     remark,
     score_of,
     settings,
     span,
+    stopped_words,
+    tests_of,
     value,
 )
+from partune.runtime import rounding
 from partune.trial import Status
-from partune.trial.goals import Goal, goal_of
+from partune.trial.goals import Goal, goal_of, goal_on_test
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -63,7 +67,7 @@ def brief(summary: Summary) -> str:
     if (best := summary["best"]) is not None:
         unjudged = "" if summary["no_verdict"] is None else f". {summary['no_verdict']}"
         return f"Winner: trial {best['trial']}, {_shown(best, goal_of(summary['loaded']))}{unjudged}"
-    return "No trial has a score."
+    return f"No trial has a score. {stopped_words(summary)}".rstrip()
 
 
 def _page(summary: Summary) -> list[RenderableType]:
@@ -77,8 +81,7 @@ def _page(summary: Summary) -> list[RenderableType]:
     if summary["base"] is not None:
         page.append(_baselines_table(summary))
         page += [text(line) for line in baseline_notes(summary)]
-    if losses := loss_words(summary):
-        page.append(losses)
+    page += [text(sentence) for sentence in loss_words(summary)]
     page += [text(note) for note in label_notes(summary["labels"])]
     if (winner := summary["best"]) is not None:
         shown = "" if summary["base"] is not None else f", {_shown(winner, goal)}"
@@ -99,6 +102,8 @@ def _page(summary: Summary) -> list[RenderableType]:
         page += [text(line) for line in advice(summary)]
     elif summary["no_verdict"] is not None:
         page.append(summary["no_verdict"])
+    if stopped := stopped_words(summary):
+        page.append(text(stopped, "bold red"))
     if summary["best"] is not None and summary["best"].get("adapter"):
         page.append(f"Winner's adapter: {summary['best']['adapter']}")
         if summary["reloaded"] is not None and summary["reloaded"]["same"]:
@@ -144,8 +149,8 @@ def _baselines_table(summary: Summary) -> RenderableType:
 
     goal = goal_of(summary["loaded"])
     rows = {**baseline_rows(summary), "winner": summary["best"]}
-    tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
-    headers = (goal.label, "search items", "held-out items", *(f"test: {name}" for name in tests))
+    tests = tests_of(rows.values())
+    headers = (goal.label, "search items", "held-out items", *(heading_of_test(summary, test) for test in tests))
     shown = table(headers, box=SIMPLE_HEAD)
     for column in shown.columns[1:]:
         column.justify = "right"
@@ -156,7 +161,7 @@ def _baselines_table(summary: Summary) -> RenderableType:
             name,
             text(row["error"]) if row["score"] is None else score_of(row, goal),
             score_of(row["verdict"], goal),
-            *(score_of(row["test"].get(test)) for test in tests),
+            *(score_of(row["test"].get(test), goal_on_test(summary["loaded"], test)) for test in tests),
         )
     return shown
 
@@ -182,7 +187,7 @@ def _spent(summary: Summary) -> str:
     if seconds["training"]:
         text += f" (training {span(seconds['training'])}, scoring {span(seconds['scoring'])})"
     if summary["utilisation"] is not None:
-        text += f"; workers busy for {summary['utilisation']:.0%} of the search"
+        text += f"; workers busy for {rounding.percent(summary['utilisation'])} of the search"
     if seconds["anchors"]:
         text += f"; baselines and verdict: {span(seconds['anchors'])}"
     return text + "."

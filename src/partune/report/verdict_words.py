@@ -139,8 +139,8 @@ def seed_words(summary: Summary) -> str:
             "to its error."
         )
     return (
-        f"{text} This is look {verdict['look']} at the study. It needs p ≤ {verdict['level']:.3g}, so that all looks "
-        'together say "better" by chance in at most one study of twenty.'
+        f"{text} This is look {verdict['look']} at the study. It needs p ≤ {number(verdict['level'], 3)}, so that all "
+        'looks together say "better" by chance in at most one study of twenty.'
     )
 
 
@@ -226,6 +226,6 @@ def equal_words(summary: Summary) -> str:
     same = " and the untouched base's" if base is not None and base["score"] == summary["equal"] else ""
     equal = goal.score(summary["equal"], done[0]["stderr"])
     return (
-        f"All {len(done)} scores{same} are equal to the last digit ({equal}): "
+        f"{'Both' if len(done) == 2 else f'All {len(done)}'} scores{same} are equal to the last digit ({equal}): "
         "these items do not tell the trials apart, or training changes nothing (learning rates too low, too few steps)."
     )

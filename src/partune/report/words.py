@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from partune.report.plain_data import Summary
 from partune.runtime import rounding
 from partune.trial import Observation, Status
-from partune.trial.goals import SCORE, Goal, goal_of, perplexity
+from partune.trial.goals import SCORE, Goal, goal_of, goal_on_test, perplexity
 
 
 def several(count: int, noun: str) -> str:
@@ -66,16 +66,60 @@ def baseline_rows(summary: Summary) -> dict[str, Summary | None]:
     return {"base": summary["base"], name: first, **{row["name"]: row for row in summary["baselines"]}}
 
 
-def loss_words(summary: Summary) -> str:
-    """Return a sentence on what losses and gains mean, with perplexities; empty if the scores are not losses."""
+def loss_words(summary: Summary) -> list[str]:
+    """Return sentences on what losses and gains mean, with perplexities; none if no scores are losses."""
     goal = goal_of(summary["loaded"])
-    if not goal.lower_is_better:
-        return ""
     named = {**baseline_rows(summary), "winner": summary["best"]}
     rows = {name: row for name, row in named.items() if row is not None and row["score"] is not None}
-    known = ", ".join(f"{name} {perplexity(row['score'])}" for name, row in rows.items() if goal.in_nats)
-    return f"The loss is {goal.unit}: lower is better. A gain is the amount by which the loss is lower." + (
-        f" Perplexity on the search items, exp(loss): {known}." if known else ""
+    sentences = []
+    if goal.lower_is_better:
+        known = _perplexities(goal, {name: row["score"] for name, row in rows.items()}, " on the search items")
+        sentences.append(
+            f"The loss is {goal.unit}: lower is better. A gain is the amount by which the loss is lower.{known}"
+        )
+    for task in tests_of(rows.values()):
+        if (goal := goal_on_test(summary["loaded"], task)).lower_is_better:
+            scores = {name: row["test"][task]["score"] for name, row in rows.items() if task in row["test"]}
+            known = _perplexities(goal, scores, f" on {task}")
+            sentences.append(f"On the test task {task}, the loss is {goal.unit}: lower is better.{known}")
+    return sentences
+
+
+def _perplexities(goal: Goal, scores: Mapping[str, float], where: str) -> str:
+    """Return a sentence with the perplexities of losses, after a space; empty if the losses are not in nats."""
+    known = ", ".join(f"{name} {perplexity_words(perplexity(score))}" for name, score in scores.items())
+    return f" Perplexity{where}, exp(loss): {known}." if goal.in_nats and known else ""
+
+
+def perplexity_words(value: float | None) -> str:
+    """Return a perplexity with three digits; a dash if it is not finite."""
+    return rounding.NONE if value is None else rounding.number(value, 3)
+
+
+def tests_of(rows: Iterable[Summary | None]) -> list[str]:
+    """Return the names of the test tasks on which some row has a score, in their order."""
+    return list(dict.fromkeys(name for row in rows if row is not None for name in row["test"]))
+
+
+def heading_of_test(summary: Summary, task: str, name: str | None = None) -> str:
+    """Return the heading of a column with scores on a test task.
+
+    Args:
+        summary: The summary of the study.
+        task: The name of the task in the summary.
+        name: The name to show; by default that of the task.
+    """
+    goal = goal_on_test(summary["loaded"], task)
+    return f"test: {task if name is None else name}" + (f", {goal.name}" if goal.lower_is_better else "")
+
+
+def stopped_words(summary: Summary) -> str:
+    """Return a sentence on why the study's last run stopped early; empty if it did not."""
+    if summary["stopped"] is None:
+        return ""
+    return (
+        f"The study stopped: {summary['stopped'].rstrip('.')}. Correct this and continue it with `partune resume`, or, "
+        "if a function, a task or rows had to change, begin a new study."
     )
 
 
@@ -89,7 +133,7 @@ def reloaded_words(observation: Observation) -> str:
 def remark(row: Summary) -> str:
     """Return the remark on a trial in the last column of a table; empty if the trial is done."""
     if row["status"] == Status.STOPPED:
-        return f"stopped at {row['fidelity']:.0%}"
+        return f"stopped at {rounding.percent(row['fidelity'])}"
     return str(row["error"] or row["status"]) if row["status"] != Status.DONE else ""
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 LONGEST = 300  # characters of a message
 
+# What the code of users may raise. SystemExit is no Exception, and would end a study without a word.
+OF_USERS = (Exception, SystemExit)
+
 # CUDA's libraries allocate memory themselves, and report a failure as a RuntimeError with one of these texts.
 MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from partune.errors import UserError, reason
+from partune.runtime.failures import OF_USERS
 
 
 def qualified_name(thing: Any) -> str:
@@ -33,7 +34,7 @@ def load_named(name: str, what: str) -> Any:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise UserError(f"cannot load the {what} {name}: {error}") from error
-        except Exception as error:  # the user's code may raise anything
+        except OF_USERS as error:
             raise UserError(f"cannot load the {what} {name}: {reason(error)}") from error
 
 

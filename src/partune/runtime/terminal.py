@@ -51,8 +51,8 @@ def as_encoded(text: str, encoding: str) -> str:
 
 
 def output_can_show(text: str) -> bool:
-    """Return whether standard output can write a text unchanged."""
-    return _encodable(text, _encoding(sys.stdout))
+    """Return whether the stream for data can write a text unchanged."""
+    return _encodable(text, _encoding(data_stream()))
 
 
 def _encodable(text: str, encoding: str) -> bool:
@@ -104,6 +104,67 @@ class Stream:
             self._lost = True
             if not self._lenient:
                 raise OutputError(error) from None
+
+
+class Diverted(Stream):
+    """A standard output that writes to standard error, and keeps the true one for data.
+
+    Args:
+        kept: The stream for data.
+    """
+
+    def __init__(self, kept: TextIO) -> None:
+        super().__init__(sys.stderr, lenient=True)
+        self.kept = kept
+
+
+def data_stream() -> TextIO:
+    """Return the stream for data: what `output_for_data` keeps, or else standard output."""
+    return sys.stdout.kept if isinstance(sys.stdout, Diverted) else sys.stdout
+
+
+@contextmanager
+def output_for_data() -> Iterator[None]:
+    """Keep standard output for `data_stream` within the context; all else goes to standard error.
+
+    What a user's function prints, also from another process or in C, would otherwise stand within the data.
+
+    Raises:
+        OutputError: Standard output cannot be written.
+    """
+    before = sys.stdout
+    with _descriptor_for_data(before) as kept:
+        sys.stdout = cast(TextIO, Diverted(kept))
+        try:
+            yield
+            kept.flush()
+        finally:
+            sys.stdout = before
+
+
+@contextmanager
+def _descriptor_for_data(output: TextIO) -> Iterator[TextIO]:
+    """Give file descriptor 1 to standard error within the context, and yield a stream to what it was before.
+
+    If standard output is another object, such as that of a test or a notebook, yield it unchanged.
+    """
+    try:
+        true = output.fileno() == sys.__stdout__.fileno() == 1  # type: ignore[union-attr]
+    except (OSError, ValueError, AttributeError):
+        true = False
+    if not true:
+        yield output
+        return
+    output.flush()
+    kept = os.dup(1)
+    stream = open(kept, "w", encoding=output.encoding, errors=output.errors)  # noqa: SIM115 - closed below
+    os.dup2(2, 1)
+    try:
+        yield cast(TextIO, Stream(stream))
+    finally:
+        os.dup2(kept, 1)
+        with suppress(OSError):  # its flush has failed before, which was reported
+            stream.close()
 
 
 @contextmanager

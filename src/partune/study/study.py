@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Unpack
 
@@ -14,6 +14,7 @@ from partune.optimizers.base import Optimizer
 from partune.record.record import Record
 from partune.runtime.paths import as_path
 from partune.runtime.preemption import terminated_as_interrupted
+from partune.runtime.urls import masked
 from partune.space import Space
 from partune.study import opening
 from partune.study.baselines import Baselines, Ending
@@ -21,6 +22,7 @@ from partune.study.calls import Calls
 from partune.study.loop import Loop, Searcher
 from partune.study.settings import Keywords, Settings
 from partune.study.state import State, scored_winner
+from partune.study.stopped import StoppedError
 from partune.trial import Config, Observation, Trial
 from partune.trial.contents import Contents, as_data
 from partune.trial.names import RunName
@@ -209,16 +211,24 @@ class Study:
                 raise UserError(f"{name} must be an integer, and {name} >= 1 must hold, got {shown(value)}")
         if not self.settings.join:
             self.record.plan(budget)
+            self.record.stop(None)
         self.watcher.began(self, budget)
         try:
             with terminated_as_interrupted():
                 self._run(budget, workers)
-        except BaseException:
+        except BaseException as error:
             self.objective.interrupt()
+            self._note_stop(error)
             raise
         finally:
             self.watcher.ended()
         return self
+
+    def _note_stop(self, error: BaseException) -> None:
+        """Record why the run stopped, for its report. An interruption is no reason, and a full disk takes no note."""
+        if isinstance(error, (UserError, StoppedError)) and not self.settings.join:
+            with suppress(UserError, OSError):
+                self.record.stop(masked(str(error)))
 
     def _run(self, budget: int, workers: int) -> None:
         """Score the baselines, search, confirm, and score the winner; a driver that joined only searches."""

@@ -69,14 +69,14 @@ class Goal:
 
 SCORE = Goal("score")
 LOSS = Goal("loss", -1, "per trained token, in nats", True)
-# The goals of the harness's tasks that score whole texts by perplexity, which is exp(loss).
-TEXT_LOSSES = (
-    Goal("loss per item", -1, "per item, in nats", True),
-    Goal("loss per word", -1, "per word, in nats", True),
-    Goal("loss per byte", -1, "per byte, in nats", True),
-    Goal("bits per byte", -1, "per byte, in bits"),
-)
-GOALS = {goal.name: goal for goal in (SCORE, LOSS, *TEXT_LOSSES)}
+# The metrics of lm-evaluation-harness that score whole texts by perplexity. partune keeps minus its logarithm.
+TEXT_LOSSES = {
+    "perplexity": Goal("loss per item", -1, "per item, in nats", True),
+    "word_perplexity": Goal("loss per word", -1, "per word, in nats", True),
+    "byte_perplexity": Goal("loss per byte", -1, "per byte, in nats", True),
+    "bits_per_byte": Goal("bits per byte", -1, "per byte, in bits"),
+}
+GOALS = {goal.name: goal for goal in (SCORE, LOSS, *TEXT_LOSSES.values())}
 
 
 def goal_of(loaded: Mapping[str, Any]) -> Goal:
@@ -88,9 +88,29 @@ def goal_of(loaded: Mapping[str, Any]) -> Goal:
     return GOALS[loaded.get("scoring", {}).get("shown_as", SCORE.name)]
 
 
-def perplexity(score: float | None) -> str:
-    """Return the perplexity exp(loss) that belongs to minus a loss in nats per token; a dash if it is not finite."""
+def goal_on_test(loaded: Mapping[str, Any], task: str) -> Goal:
+    """Return what the scores on a test task measure.
+
+    Args:
+        loaded: What the study recorded about its model, data and scoring.
+        task: The name of the test task.
+    """
+    return GOALS[loaded.get("scoring", {}).get("tests_shown_as", {}).get(task, SCORE.name)]
+
+
+def text_loss(metric: str) -> Goal | None:
+    """Return the goal of a metric that scores whole texts by perplexity; None for another metric.
+
+    Args:
+        metric: The name of the metric, with or without the name of a filter after a comma.
+    """
+    return TEXT_LOSSES.get(metric.partition(",")[0])
+
+
+def perplexity(score: float) -> float | None:
+    """Return the perplexity exp(loss) of a score, which is minus a loss in nats; None if it is not finite."""
     try:
-        return rounding.number(math.inf if score is None else math.exp(-score), 3)
+        value = math.exp(-score)
     except OverflowError:
-        return rounding.NONE
+        return None
+    return value if math.isfinite(value) else None

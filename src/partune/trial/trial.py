@@ -185,7 +185,7 @@ class Observation:
         return cls(status=Status.FAILED, error=error, cost=cost or {})
 
     @classmethod
-    def raised(cls, error: Exception, cost: Mapping[str, float] | None = None) -> Observation:
+    def raised(cls, error: BaseException, cost: Mapping[str, float] | None = None) -> Observation:
         """Return the observation of a trial that raised an exception.
 
         Args:

@@ -25,13 +25,15 @@ class Limits:
     Attributes:
         items: The number of verdict items.
         gain: The smallest gain of one adapter over the base model that a test on these items shows with probability
-            POWER; None if they cannot show any gain.
+            POWER; None if they cannot show any gain, or if that is not known.
         answers: Whether the score counts answers, which are right or wrong.
+        constant: Whether the base model has the same score on all items, so that the gain is not known.
     """
 
     items: int
     gain: float | None
     answers: bool = True
+    constant: bool = False
 
     @classmethod
     def of(cls, base: Runs) -> Self:
@@ -49,16 +51,23 @@ class Limits:
             return cls(items, None, answers)
         least = math.ceil(-math.log2(at)) / items if answers else 0.0
         variance = float(spread(base.values, base.weights, joined_small(base.strata)).sum())
+        if not answers and not np.ptp(base.values, axis=1).any():
+            return cls(items, None, answers, constant=True)
         error = math.sqrt(2 * (1 - ALIKE) * variance)
         return cls(items, max(least, float(scipy.stats.norm.isf(at) + scipy.stats.norm.ppf(POWER)) * error), answers)
 
     @property
     def sentence(self) -> str:
         """The smallest gain that the items can show, in one sentence."""
+        if self.constant:
+            return (
+                f"The base model has the same score on all {self.items} held-out items. If no item's score changes "
+                "with training either, nothing can be shown: check that the metric tells answers apart."
+            )
         if self.gain is None:
             return (
                 f"{self.items} held-out items cannot show a gain, however large: even a gain on all of them happens by "
-                f"chance with p = {0.5**self.items:.2g}. Use more items (`--limit`, `--verdict-share`)."
+                f"chance with p = {rounding.number(0.5**self.items, 2)}. Use more items (`--limit`, `--verdict-share`)."
             )
         if self.answers:
             assumed = "about one answer in ten changes"

@@ -28,6 +28,7 @@ from partune.verdict.runs import Runs
 from partune.verdict.variance import Variance
 
 LEVEL = 0.05  # the significance level of all looks at a study together
+ALIKE = 1e-12  # mean scores that differ by no more than this, relative to the largest, are equal
 SPENT = 0.75  # the share of the remaining level that each look spends
 
 Array = np.ndarray[Any, Any]
@@ -47,6 +48,7 @@ class Comparison:
         runs: The numbers of runs of the winner and of the reference.
         test: The name of the test that was used.
         level: The significance level with which p is compared.
+        equal: Whether no item has different mean scores, so that nothing can be shown.
     """
 
     gain: float
@@ -57,6 +59,7 @@ class Comparison:
     runs: tuple[int, int] = (1, 1)
     test: str = ""
     level: float = LEVEL
+    equal: bool = False
 
     @property
     def stderr(self) -> float:
@@ -92,8 +95,8 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The two-sided 95 % confidence interval of the gain."""
-        half = self.variance.error.quantile(0.975) if math.isfinite(self.stderr) else math.nan
+        """The two-sided 95 % confidence interval of the gain; nan if its error is not known or is 0."""
+        half = self.variance.error.quantile(0.975) if rounding.uncertain(self.stderr) else math.nan
         return self.gain - half, self.gain + half
 
 
@@ -223,6 +226,8 @@ class Verdict:
     def _words(self, name: str) -> str:
         """Return the gain over a baseline, and the p-value of the loss if a loss is shown, otherwise of the gain."""
         comparison = self._steps[name]
+        if comparison.equal:
+            return "no held-out item differs, so nothing can be shown"
         gain = rounding.difference(comparison.gain, comparison.stderr)
         p = comparison.p_worse if self.relation(name) == "worse" else comparison.p
         return f"gain {gain}, {rounding.chance(p)}"
@@ -312,13 +317,19 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL, trained: bool = Fa
     winner, reference = winner.among(known), reference.among(known)
     weights = winner.weights
     differences = winner.values.mean(axis=0) - reference.values.mean(axis=0)  # (n,)
+    # The mean over runs of equal values may differ in its last digit.
+    rounding_error = ALIKE * float(np.abs(reference.values).max())
+    equal = bool((np.abs(differences) <= rounding_error).all())
+    differences = np.zeros_like(differences) if equal else differences
     gain = float(weights @ differences)
     variance = Variance.of(winner, reference, trained)
+    if variance.stderr <= rounding_error:
+        variance = Variance(0.0, math.inf)
     flips, flips_worse = sign_flips(weights * differences)
 
     def comparison(p: float, p_worse: float, test: str) -> Comparison:
         """Return the comparison with the result of a test."""
-        return Comparison(gain, variance, p, p_worse, len(differences), (len(winner), len(reference)), test, at)
+        return Comparison(gain, variance, p, p_worse, len(differences), (len(winner), len(reference)), test, at, equal)
 
     if math.isnan(variance.items):
         return comparison(flips, flips_worse, "sign flips of one item")

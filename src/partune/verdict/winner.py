@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from partune.config import Ship, names_of
-from partune.record.record import Look, Record
+from partune.record.looks import Look
+from partune.record.record import Record
 from partune.space import Space
 from partune.trial import Point, Status, Trial
 from partune.trial.names import (

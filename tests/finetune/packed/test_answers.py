@@ -21,6 +21,7 @@ from partune.finetune.scoring.scores import Scorer, Scores
 from partune.runtime.isolation import quiet
 from tests.support.harness import simple_evaluate
 from tests.support.harness_tasks import COUNT, GENERATING, write_harness_task
+from tests.support.tiny import make_items, write_task
 
 RANKS = (3, 8)
 PARTS = {"search", "verdict"}
@@ -112,6 +113,9 @@ def test_likelihoods_of_texts_are_those_of_the_harness(
         return
     assert scorer.metric == "word_perplexity"
     assert scorer.summary["shown_as"] == "loss per word"
+    choices = write_task(tmp_path / "choices", "choices", make_items(8))
+    tested = Scorer(base, config.Validation(tasks=(str(choices),)), config.Test(tasks=(str(path),)), 0)
+    assert tested.summary["tests_shown_as"] == {name: "loss per word"}
     assert max(len(tokens) for _, _, tokens in scorer.parts[0].requests) < base.context < 90 * 4  # several windows
     for metric in ("word_perplexity", "byte_perplexity", "bits_per_byte"):
         sums, units = np.array([sample[metric] for sample in samples]).T

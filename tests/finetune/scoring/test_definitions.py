@@ -16,7 +16,9 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
 
 from partune.errors import UserError
+from partune.finetune.scoring import definitions
 from partune.finetune.scoring.definitions import harness_folder, load_file, rendering, ships_with_harness
+from partune.finetune.scoring.harness_names import names_in
 from partune.finetune.scoring.harness_task import HarnessTask
 from partune.finetune.scoring.tasks import Loader
 from tests.support.tiny import make_items, write_task
@@ -110,7 +112,9 @@ def test_a_members_file_that_cannot_be_loaded_is_named(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_members_come_from_the_harness_where_the_folder_has_none(folder: Path, tmp_path: Path) -> None:
+def test_members_come_from_the_harness_where_the_folder_has_none(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     theirs = tmp_path / "theirs"
     third = write_task(theirs, "third", make_items(4))
     third.write_text(third.read_text().replace("third.jsonl", str(theirs / "third.jsonl")) + "tag: some_of_theirs\n")
@@ -120,6 +124,7 @@ def test_members_come_from_the_harness_where_the_folder_has_none(folder: Path, t
     write(alone / "mine.yaml", "group: mine\ntask: [theirs]\n")
     write(alone / "tagged.yaml", "group: tagged\ntask: [first, some_of_theirs]\n")
     index = TaskIndex.build([theirs])
+    monkeypatch.setattr(definitions, "names_in", lambda _: names_in(theirs))
     assert list(leaves(alone / "mine.yaml", lambda: index)) == ["third", "first"]
     assert list(leaves(alone / "tagged.yaml", lambda: index)) == ["first", "third"]
 

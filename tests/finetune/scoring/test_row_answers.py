@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rouge_score.rouge_scorer import RougeScorer
 
 from partune import config
@@ -152,6 +155,19 @@ def test_a_function_is_given_rows_and_answers() -> None:
         (lambda rows, answers: [1.0], "metric mine:score returned 1 numbers for 2 rows: it must return one each"),
         (lambda rows, answers: 1.0, "metric mine:score must return a number per row, got 1.0"),
         (lambda rows, answers: {}["x"], r"metric mine:score fails for the 2 rows \(KeyError"),
+        (lambda row, answer: sys.exit("enough"), r"fails for row 2 \(SystemExit: sys.exit\(enough\) was called, which"),
+        (lambda row, answer: "0.5", "metric mine:score returned '0.5' for row 2"),
+        (lambda row, answer: torch.ones(2), r"metric mine:score returned tensor\(\[1., 1.\]\) for row 2"),
+        (lambda row, answer: np.ones(2), r"metric mine:score returned array\(\[1., 1.\]\) for row 2"),
+        (lambda row, answer: 10**400, "metric mine:score returned 1000"),
+        (lambda row, answer: {"score": 1}, "metric mine:score returned {'score': 1} for row 2"),
+        (lambda row, answer: (1.0 for _ in "a"), "metric mine:score returned <generator object"),
+        (
+            lambda rows, answers: {2: 0.1, 4: 0.2},
+            "metric mine:score must return a number per row, got {2: 0.1, 4:",
+        ),
+        (lambda rows, answers: {0.1, 0.2}, "metric mine:score must return a number per row, got {0."),
+        (lambda rows, answers: (1 / (2 - n) for n in (1, 2)), r"fails for the 2 rows \(ZeroDivisionError"),
     ],
 )
 def test_a_faulty_function_is_one_clear_line(found: Callable[..., Any], message: str) -> None:
@@ -159,10 +175,22 @@ def test_a_faulty_function_is_one_clear_line(found: Callable[..., Any], message:
         function(found).values(np.array([2, 4]), ["ab", ""])
 
 
+def test_numbers_of_any_kind_are_numbers() -> None:
+    for value in (True, 1, np.float32(1), np.array([1.0]), torch.tensor(1.0), Fraction(1)):
+        assert function(lambda row, answer, value=value: value).values(np.array([2]), [""]).tolist() == [1.0]
+    assert function(lambda rows, answers: (1 for _ in rows)).values(np.array([2, 4]), ["", ""]).tolist() == [1.0, 1.0]
+
+
+def test_a_function_that_changes_its_row_changes_nothing_else() -> None:
+    found = function(lambda row, answer: row.pop("id"))
+    for _ in range(2):
+        assert found.values(np.array([2, 4]), ["", ""]).tolist() == [2.0, 4.0]
+
+
 def test_a_function_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = make_rows(3)
     (tmp_path / "judge_of_answers.py").write_text(
-        "def good(row, answer):\n    return len(row['output'])\n\nwrong = 3\n"
+        "def good(row, answer):\n    return len(row['output'])\n\nwrong = 3\nasync def late(row, answer): return 1\n"
     )
     monkeypatch.chdir(tmp_path)
     found = Function.of("judge_of_answers:good", rows)
@@ -172,6 +200,7 @@ def test_a_function_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.Mo
         ("judge_of_answers:bad", "cannot load the metric judge_of_answers:bad"),
         ("nowhere_at_all:good", "cannot load the metric nowhere_at_all:good"),
         ("judge_of_answers:wrong", "must be a function of two arguments, a row and an answer"),
+        ("judge_of_answers:late", "metric judge_of_answers:late is an async function; it must be an ordinary one"),
         ("os:getcwd", "must be a function of two arguments, a row and an answer"),
     ):
         with pytest.raises(UserError, match=message):

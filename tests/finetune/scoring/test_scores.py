@@ -336,6 +336,10 @@ def results(document, answers):
         ("None if document['answer'] == 2 else 1.0", r"task coded, item \d+: its acc is nan"),
         ("float('inf')", r"task coded, item \d+: its acc is inf"),
         ("1 / (document['answer'] - 2)", r"task coded, item \d+: it cannot be scored \(ZeroDivisionError: "),
+        (
+            "exit(5) if document['answer'] == 2 else 1.0",
+            r"it cannot be scored \(SystemExit: sys.exit\(5\) was",
+        ),
     ],
 )
 def test_what_a_tasks_code_cannot_score_is_named(base: Base, tmp_path: Path, result: str, message: str) -> None:

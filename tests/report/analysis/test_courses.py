@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,16 +12,17 @@ import pytest
 from partune.errors import UserError
 from partune.report.analysis.courses import SHOWN, Course, courses
 from partune.trial import Observation, Trial
-from partune.trial.names import Baseline
+from partune.trial.names import Baseline, FurtherBaseline
 
 LOSSES = np.linspace(3.0, 1.0, 8, dtype=np.float32)
 POINTS = np.array([[4.0, -2.0], [8.0, -1.5]])
 
 
-def record(**shelves: dict[int, dict[str, Any]]) -> Any:
+def record(*further: str, **shelves: dict[int, dict[str, Any]]) -> Any:
     defaults = Trial(2, {}).finished(Observation({"score": 0.5}), 0)
+    named = {FurtherBaseline(name): dataclasses.replace(defaults, number=3 + k) for k, name in enumerate(further)}
     return SimpleNamespace(
-        anchors=lambda: {Baseline.DEFAULTS: defaults},
+        anchors=lambda: {Baseline.DEFAULTS: defaults, **named},
         items=lambda shelf, number: shelves.get(shelf, {}).get(number, {}),
     )
 
@@ -29,9 +31,16 @@ def test_defaults_and_winner_have_courses() -> None:
     winner = Trial(7, {}).finished(Observation({"score": 0.7, "selected": 4.0}), 1)
     kept = record(anchors={2: {"training_loss": LOSSES}}, search={7: {"training_loss": LOSSES, "points": POINTS}})
     found = courses(kept, winner)
-    assert list(found) == ["defaults", "winner"]
+    assert list(found) == ["defaults", "best"]
     assert (found["defaults"].selected, found["defaults"].points.shape) == (None, (0, 2))
-    assert (found["winner"].selected, found["winner"].points.tolist()) == (4, POINTS.tolist())
+    assert (found["best"].selected, found["best"].points.tolist()) == (4, POINTS.tolist())
+
+
+def test_every_baseline_has_a_course() -> None:
+    items = {number: {"training_loss": LOSSES + number} for number in (2, 3, 4)}
+    found = courses(record("peft", "mine", anchors=items), None)
+    assert list(found) == ["defaults", "peft", "mine"]
+    assert found["mine"].losses.tolist() == (LOSSES + 4).tolist()
 
 
 @pytest.mark.parametrize("items", [{}, {"training_loss": np.empty(0)}, {"verdict/t/acc": np.ones(3)}])

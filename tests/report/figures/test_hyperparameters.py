@@ -75,7 +75,7 @@ def test_bars_of_importance_have_their_names(facts: dict[str, Facts]) -> None:
     assert each.importance is not None
     (bars,) = figures.importances(each.importance)["data"]
     assert dict(zip(bars["y"], bars["x"], strict=True)) == {k: 100 * v for k, v in each.importance.shares.items()}
-    assert bars["text"] == [f"{share:.0f} %" for share in bars["x"]]
+    assert bars["text"] == [f"{share:.0f}%" for share in bars["x"]]
 
 
 def test_planes_are_the_surrogates_mean_and_its_standard_deviation(facts: dict[str, Facts]) -> None:

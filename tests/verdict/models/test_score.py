@@ -11,10 +11,12 @@ from scipy import stats
 
 import partune as pt
 from partune.errors import UserError
+from partune.finetune.contamination import Seen
 from partune.finetune.scoring import models
 from partune.finetune.scoring.models import Asked, Candidate, Scored
 from partune.finetune.scoring.scores import Scores
 from partune.trial.names import ItemSet, ResultName
+from partune.verdict.models import score
 from tests.support.command import modules_after
 from tests.support.harness_samples import lines, write_run
 
@@ -92,7 +94,7 @@ def test_rows_are_named_by_their_file_and_come_with_a_note(place: Path, asked: l
     found = pt.compare_models("a", "b", model={"path": "acme/base", "revision": "v2"}, data="rows.jsonl")
     assert [answer.name for answer in found.answers] == ["rows.jsonl"]
     assert found.notes == (
-        "Rows that a model was trained on favour it, and this comparison does not detect such rows.",
+        "Rows that a model was trained on favour it. This comparison detects them only for studies, not for a and b.",
     )
     assert asked[0][0][0].model.revision == "v2"
     with pytest.raises(UserError, match="the models read the rows as different tokens"):
@@ -165,3 +167,12 @@ def test_samples_need_no_model_libraries(place: Path) -> None:
     write_run(place / "second", {"large": lines([0, 1, 0])})
     loaded = modules_after("import partune as pt; pt.compare_models('samples', 'second')")
     assert not loaded & {"torch", "transformers", "peft", "lm_eval", "safetensors"}
+
+
+def test_what_studies_were_trained_on_is_said() -> None:
+    (note,) = score._seen_notes(["runs/a", "runs/b"], [Seen("rows.jsonl", 9, 3, 1), Seen("new", 9, 0, 0)], "row")
+    assert note.startswith(
+        "CONTAMINATION: 3 of the 9 rows of rows.jsonl occur in the training data of runs/a and runs/b, and 1 more share"
+    )
+    (note,) = score._seen_notes(["runs/a"], "gone.json does not exist", "item")
+    assert note == "Whether items are in the training data of runs/a is not known: gone.json does not exist."

@@ -61,6 +61,17 @@ def test_losses_below_one_are_not_taken_for_scores_with_bounds() -> None:
     assert part.bounded
 
 
+def test_perplexities_are_compared_and_shown_as_losses() -> None:
+    a, b = scored(1, "word_perplexity"), scored(2, "word_perplexity")
+    (found,) = answers([question("t", "task", [a], [b], ItemSet.VERDICT, {"t": "word_perplexity"})])
+    (measure,) = found.measures
+    assert (measure.metric, measure.higher) == ("loss per word", False)
+    assert found.scores == pytest.approx([-side["verdict/t/word_perplexity"].mean() for side in (a, b)])
+    assert found.gain == pytest.approx(found.scores[1] - found.scores[0])
+    (part,) = question("t", "task", [a], [b], ItemSet.VERDICT, {"t": "word_perplexity"}).parts
+    assert not part.bounded
+
+
 def test_several_runs_are_runs_of_one_model() -> None:
     a, b = [scored(seed) for seed in (1, 2, 3)], [scored(4)]
     (found,) = answers([question("t", "task", a, b, ItemSet.VERDICT, {"t": "acc"})])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import importlib.util
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,9 +19,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from partune import errors
 from partune.errors import UserError, suggestion
+from partune.finetune.scoring.harness_names import CLOSE, check_name, names_in
 from partune.runtime import strict_yaml
-from partune.runtime.failures import one_line
+from partune.runtime.failures import OF_USERS, one_line
 from partune.runtime.paths import suggestion_beside
 
 if TYPE_CHECKING:
@@ -33,24 +36,27 @@ PICKLED = ("pandas",)  # dataset builders of the library `datasets` that read pi
 
 
 def check_file(name: str) -> Path | None:
-    """Return the path of a task's YAML file; None if the name is that of a harness task, not of a file.
+    """Return the path of a task's YAML file; None if the name may be that of a harness task.
 
     Raises:
-        UserError: The name looks like a path, and there is no such file.
+        UserError: There is no such file, and no file of the harness has the name.
     """
     path = Path(name).expanduser()
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or path.is_absolute() or name.startswith((".", "~")):
         raise UserError(f"no task file {name}{suggestion_beside(path)}")
+    if importlib.util.find_spec("lm_eval") is not None:
+        check_name(name, names_in(harness_folder()))
     return None
 
 
 def harness_folder() -> Path:
     """Return the folder that holds the harness's own task files."""
-    import lm_eval.tasks
-
-    return Path(lm_eval.tasks.__file__).resolve().parent
+    spec = importlib.util.find_spec("lm_eval")  # importing it takes seconds
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("lm_eval")
+    return (Path(spec.origin).parent / "tasks").resolve()
 
 
 def ships_with_harness(path: str | Path) -> bool:
@@ -185,11 +191,14 @@ class _Members:
             unparsed = _find_definition(self._folder, name, "task|group")
             if unparsed is not None:
                 _read(unparsed)
-        if not self._is_indexed(name):
+        harness = names_in(harness_folder())
+        if not self._is_indexed(name) and name in harness.named | harness.listed:
             for known, entry in self._harness().items():
                 self._index.setdefault(known, entry)
         if name not in self._index:
-            offer = suggestion(name, difflib.get_close_matches(name, self._index, n=1))
+            near = difflib.get_close_matches(name, self._index, n=1)
+            near = near or difflib.get_close_matches(name, sorted(harness.named), 1, CLOSE)
+            offer = suggestion(name, near)
             raise UserError(
                 f'group {group}: no task "{name}"{offer or f" in {self._folder} or in lm-evaluation-harness"}'
             )
@@ -212,8 +221,8 @@ def _read(path: Path) -> Settings:
         settings: Settings = load_yaml(path)
     except UserError:
         raise
-    except Exception as error:
-        raise UserError(f"task file {path} cannot be read: {one_line(error)}") from None
+    except OF_USERS as error:
+        raise UserError(f"task file {path} cannot be read: {reason(error)}") from None
     return settings
 
 
@@ -254,7 +263,7 @@ def _untrusted(path: str | Path, code: str) -> UserError:
     return UserError(f"task file {path} runs code ({code}); {ADVICE}")
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return the message of an error that the harness raised, in one line, with advice if the sandbox raised it."""
     from datasets.exceptions import DatasetGenerationError
     from jinja2.exceptions import SecurityError
@@ -263,7 +272,7 @@ def reason(error: Exception) -> str:
         return f"a template uses Python objects ({one_line(error).rstrip('.')}); {ADVICE}"
     if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
         return f"the items cannot be read: {one_line(error.__cause__)}"  # only the cause says why
-    return one_line(error)
+    return errors.reason(error) if isinstance(error, SystemExit) else one_line(error)
 
 
 @contextmanager

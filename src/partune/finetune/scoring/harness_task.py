@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from partune.errors import UserError
+from partune.errors import UserError, reason
 from partune.finetune.scoring.base import (
     MIN_ITEMS,
     Answer,
@@ -31,10 +31,11 @@ from partune.finetune.scoring.base import (
     weighted_mean,
 )
 from partune.finetune.scoring.definitions import rendering
-from partune.finetune.scoring.metrics import ACCURACIES, CONTINUOUS, LOSSES, Metric, continuous
-from partune.runtime.failures import one_line
+from partune.finetune.scoring.metrics import ACCURACIES, CONTINUOUS, Metric, continuous
+from partune.runtime.failures import OF_USERS
 from partune.runtime.isolation import silenced_logger
 from partune.trial.contents import Content, digest
+from partune.trial.goals import text_loss
 from partune.trial.names import LIKELIHOODS, TEXTS
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class HarnessTask(Task):
 
     def described(self, metric: str) -> Mapping[str, Any]:
         """Return the entry that makes reports show the score of a perplexity as a loss."""
-        return {"shown_as": LOSSES[metric.partition(",")[0]]} if metric.partition(",")[0] in LOSSES else {}
+        goal = text_loss(metric)
+        return {} if goal is None else {"shown_as": goal.name}
 
     @cached_property
     def strata(self) -> tuple[str, ...]:
@@ -282,8 +284,8 @@ class HarnessTask(Task):
         found = {name: np.full(len(items), np.nan) for name in self.defined[number]}
         try:
             by_filter = apply_filters(leaf, items, replies)
-        except Exception as error:
-            fault = f"its answers cannot be filtered ({type(error).__name__}: {one_line(error)})"
+        except OF_USERS as error:
+            fault = f"its answers cannot be filtered ({reason(error)})"
             raise UndefinedScoreError(f"task {leaf.task_name}: {fault}") from error
         for filter_name, of_items in by_filter.items():
             metrics = [metric for metric in self.defined[number].values() if metric.filter == filter_name]
@@ -292,8 +294,8 @@ class HarnessTask(Task):
                     raw = leaf.process_results(item.document, of_item)
                     for metric in metrics:
                         found[metric.name][row] = metric.value(raw.get(metric.key))
-                except Exception as error:
-                    fault = f"it cannot be scored ({type(error).__name__}: {one_line(error)})"
+                except OF_USERS as error:
+                    fault = f"it cannot be scored ({reason(error)})"
                     raise UndefinedScoreError(f"task {leaf.task_name}, item {item.number}: {fault}") from error
         return found
 

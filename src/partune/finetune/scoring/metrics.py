@@ -9,8 +9,8 @@ Higher is better for all values:
     bits_per_byte                           the same per byte, in bits
     any other (bleu, chrf, a task's own)    the task's aggregation of the item alone
 
-So minus the score of a perplexity is its logarithm. Two further metrics, only for multiple choice, respond to any
-change of the model:
+So minus the score of a perplexity is its logarithm, and reports call it a loss (`partune.trial.goals`). Two further
+metrics, only for multiple choice, respond to any change of the model:
 
     loss     the log-likelihood of the right choice per token (nats), which is minus the usual loss; mean over items
     margin   tanh(m / 2), where m is the log-likelihood of the right choice minus that of the best wrong one (nats).
@@ -29,19 +29,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from partune.finetune.scoring.base import Floats
+from partune.trial.goals import text_loss
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task as Leaf
 
 ACCURACIES = ("acc_norm", "acc")
 CONTINUOUS = ("loss", "margin")
-# Reports show minus the score of these metrics, under these names (`partune.trial.goals`).
-LOSSES = {
-    "perplexity": "loss per item",
-    "word_perplexity": "loss per word",
-    "byte_perplexity": "loss per byte",
-    "bits_per_byte": "bits per byte",
-}
 # Metrics without a meaning for a single item: two scores of a classifier, and a placeholder.
 WHOLE = ("f1_score", "matthews_corrcoef", "bypass_agg")
 
@@ -116,7 +110,7 @@ def metrics_of(leaf: Leaf, found: Mapping[str, Any]) -> dict[str, Metric]:
     chosen = {}
     for filtered in filters:
         for key, aggregate in aggregations.items():
-            lower = better.get(key, True) is False and key not in LOSSES
+            lower = better.get(key, True) is False and text_loss(key) is None
             name = f"{key},{filtered}" if len(filters) > 1 else key
             if not lower and name_of(aggregate) not in WHOLE:
                 chosen[name] = Metric(name, key, filtered, aggregate)

@@ -27,6 +27,7 @@ from partune.finetune.scoring.scores import (
     check_flags,
     choose_metrics,
 )
+from partune.finetune.scoring.seen import Found, find_seen
 from partune.finetune.scoring.validation_rows import ValidationRows
 from partune.trial.names import ItemSet
 
@@ -69,10 +70,12 @@ class Asked:
         data: The rows; None for tasks.
         validation: Section `validation` of a study: the tasks, the metric and how they are scored. Its settings of a
             search (split, verdict_share, points, select) have no effect.
+        training: The training data of the models, as far as it is known, in which the scored items are looked for.
     """
 
     data: config.Data | None = None
     validation: config.Validation = field(default_factory=config.Validation)
+    training: tuple[config.Data, ...] = ()
 
 
 class WholeScorer(Scorer):
@@ -109,12 +112,14 @@ class Scored:
         metrics: The metric of each task.
         groups: The tasks that are groups of tasks.
         rows: The digest of the rows' tokens; empty if no rows were scored by their loss.
+        seen: For each of the training data that was asked about, which items occur in it, or why that is not known.
     """
 
     scores: Scores
     metrics: Mapping[str, str]
     groups: frozenset[str]
     rows: str = ""
+    seen: Sequence[Found] = ()
 
 
 def score_models(candidates: Sequence[Candidate], asked: Asked, dtype: str, device: str) -> list[Scored]:
@@ -167,7 +172,8 @@ def _score(model: config.Model, candidates: Sequence[Candidate], asked: Asked, d
     for candidate, found in zip(candidates, scores, strict=True):
         if isinstance(found, NotFiniteError):
             raise UserError(f"{candidate.adapter or model.path} cannot be scored: {found}") from found
-    return [Scored(found, scorer.metrics, groups, rows) for found in scores if isinstance(found, Scores)]
+    seen = find_seen(asked.training, scorer.tasks, asked.data)
+    return [Scored(found, scorer.metrics, groups, rows, seen) for found in scores if isinstance(found, Scores)]
 
 
 def _scorer(base: Base, asked: Asked) -> WholeScorer:

@@ -14,16 +14,17 @@ word. In English, these are the words of Google's rouge-score, which ignores all
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from partune.errors import UserError
+from partune.errors import UserError, reason, shown
 from partune.finetune.data import Examples, Row
 from partune.finetune.scoring.base import (
     Answer,
@@ -39,10 +40,11 @@ from partune.finetune.scoring.row_losses import stretches
 from partune.finetune.scoring.validation_rows import ValidationRows
 from partune.finetune.templates import SPECIAL_TOKENS
 from partune.finetune.words import words
-from partune.runtime.failures import one_line
+from partune.runtime.failures import OF_USERS
 from partune.runtime.plugins import load_named
 from partune.trial.contents import Content, digest
 from partune.trial.names import TEXTS
+from partune.trial.trial import number as as_number
 
 if TYPE_CHECKING:
     from partune.finetune.model import Base
@@ -79,6 +81,8 @@ class Function:
             UserError: There is no such function, or it does not take a row and an answer.
         """
         function = load_named(name, "metric")
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise UserError(f"metric {name} is an async function; it must be an ordinary one, which returns a number")
         try:
             inspect.signature(function).bind({}, "")
         except TypeError:
@@ -113,38 +117,36 @@ class Function:
         Raises:
             UndefinedScoreError: The function fails, or does not return a finite number for each row.
         """
-        rows = [self.rows[int(number)] for number in numbers]
+        rows = [copy.deepcopy(self.rows[int(number)]) for number in numbers]  # the function may change its row
         if self.takes_all:
-            found = self._called(f"the {len(rows)} rows", rows, list(answers))
-            try:
-                values = list(found)
-            except TypeError:
-                raise UndefinedScoreError(
-                    f"metric {self.name} must return a number per row, got {found!r:.50}"
-                ) from None
+            what = f"the {len(rows)} rows"
+            found = self._called(what, self.function, rows, list(answers))
+            if not isinstance(found, Iterable) or isinstance(found, (Mapping, Set, str, bytes)):
+                raise UndefinedScoreError(f"metric {self.name} must return a number per row, got {shown(found, 50)}")
+            values = self._called(what, list, found)  # a generator runs only now
             if len(values) != len(rows):
                 raise UndefinedScoreError(
                     f"metric {self.name} returned {len(values)} numbers for {len(rows)} rows: it must return one each"
                 )
         else:
             pairs = zip(numbers, rows, answers, strict=True)
-            values = [self._called(f"row {number}", row, answer) for number, row, answer in pairs]
+            values = [self._called(f"row {number}", self.function, row, answer) for number, row, answer in pairs]
         return np.array([self._number(value, number) for value, number in zip(values, numbers, strict=True)])
 
-    def _called(self, what: str, *arguments: Any) -> Any:
+    def _called(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of the user's, or a part of one; raise UndefinedScoreError if it fails."""
         try:
-            return self.function(*arguments)
-        except Exception as error:  # the user's code may raise anything
-            fault = f"{type(error).__name__}: {one_line(error)}"
-            raise UndefinedScoreError(f"metric {self.name} fails for {what} ({fault})") from error
+            return function(*arguments)
+        except OF_USERS as error:
+            raise UndefinedScoreError(f"metric {self.name} fails for {what} ({reason(error)})") from error
 
     def _number(self, value: Any, number: int) -> float:
         try:
-            known = float(value)
-        except (TypeError, ValueError):
+            known = as_number(value, "its value")
+        except ValueError:
             known = math.nan
         if not math.isfinite(known):
-            fault = f"{value!r:.50} for row {number}, not a finite number"
+            fault = f"{shown(value, 50)} for row {number}, not a finite number"
             raise UndefinedScoreError(f"metric {self.name} returned {fault}")
         return known
 

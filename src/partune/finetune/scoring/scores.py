@@ -283,9 +283,16 @@ class Scorer:
                 if part.name is ItemSet.SEARCH
                 for name, entry in part.task.described(part.metric).items()
             },
+            **({"tests_shown_as": shown} if (shown := self._tests_shown_as()) else {}),
             **({"samples": samples} if (samples := self._samples()) else {}),
             "truncated": sum(self._is_truncated(request) for part in self.parts for request in part.requests),
         }
+
+    def _tests_shown_as(self) -> dict[str, str]:
+        """Return under which name reports show the score of a test task, for each task that is scored by a loss."""
+        tests = [part for part in self.parts if part.name is ItemSet.TEST]
+        described = {part.task.name: part.task.described(part.metric) for part in tests}
+        return {name: str(entries["shown_as"]) for name, entries in described.items() if "shown_as" in entries}
 
     def _samples(self) -> list[dict[str, Any]]:
         """Return the first few verdict items of each task that is answered by generation, for the report."""

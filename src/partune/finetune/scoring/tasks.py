@@ -29,6 +29,7 @@ from partune.finetune.scoring.harness_task import (
     scores_itself,
 )
 from partune.finetune.scoring.metrics import Metric, metrics_of
+from partune.runtime.failures import OF_USERS
 from partune.runtime.isolation import quiet
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Loader:
                 items, requests = _items(leaves, encode, shipped=path is None)
             except UserError:
                 raise
-            except Exception as error:
+            except OF_USERS as error:
                 raise UserError(f"task {name}: its requests cannot be built: {reason(error)}") from None
             defined = tuple(_metrics(leaf, [item for item in items if item.leaf == i]) for i, leaf in enumerate(leaves))
         task = HarnessTask(label, tuple(leaves), tuple(items), tuple(requests), defined, weights, trusted)
@@ -109,7 +110,7 @@ class Loader:
                 label, loaded = name, self._manager(name).load([name])
         except UserError:
             raise
-        except Exception as error:
+        except OF_USERS as error:
             raise UserError(_why_not_loaded(name, error)) from None
         group = loaded.get("groups", {}).get(label)
         if group is None:
@@ -137,7 +138,7 @@ class Loader:
         return self._harness
 
 
-def _why_not_loaded(name: str, error: Exception) -> str:
+def _why_not_loaded(name: str, error: BaseException) -> str:
     """Return the message for an error that the harness raised while it built a task.
 
     The harness reads a task's first document when it builds the task, so the error may be in that document.
@@ -160,7 +161,7 @@ def _build_requests(name: str, leaf: Leaf, limit: int | None) -> None:
     """Build a leaf's requests; if that fails, raise a UserError, which names the faulty item if one is found."""
     try:
         leaf.build_all_requests(limit=limit, rank=0, world_size=1)
-    except Exception as error:
+    except OF_USERS as error:
         for number, document in leaf.doc_iterator(rank=0, limit=limit, world_size=1):
             if fault := _fault(leaf, document):
                 raise UserError(f"task {leaf.task_name}, item {number}: {fault}") from None

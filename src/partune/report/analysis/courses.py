@@ -11,7 +11,8 @@ from partune.errors import UserError
 from partune.record.place import Shelf
 from partune.record.record import Record
 from partune.trial import Status, Trial
-from partune.trial.names import POINTS, TRAINING_LOSS, Baseline
+from partune.trial.names import POINTS, TRAINING_LOSS, Baseline, RunName
+from partune.verdict.winner import further_baselines
 
 SHOWN = 200  # the largest number of points of a smoothed curve
 
@@ -42,18 +43,24 @@ class Course:
 
 
 def courses(record: Record, winner: Trial | None) -> dict[str, Course]:
-    """Return the curves of the defaults and of the winner's first run, as far as they are on record.
+    """Return the curves of the baselines and of the winner's first run, as far as they are on record.
+
+    The names are those of `Facts.scored`: "defaults" (the first baseline), the names of further ones, "best" (the
+    winner).
 
     Args:
         record: The record of the study.
         winner: The winner; None while no trial has a score.
     """
-    defaults = record.anchors().get(Baseline.DEFAULTS)
-    found = {}
-    if defaults is not None and defaults.status is Status.DONE:
-        found["defaults"] = _course(record, "anchors", defaults)
+    runs = record.anchors()
+    named: dict[str, RunName] = {"defaults": Baseline.DEFAULTS, **{name.name: name for name in further_baselines(runs)}}
+    found = {
+        called: _course(record, "anchors", runs[name])
+        for called, name in named.items()
+        if name in runs and runs[name].status is Status.DONE
+    }
     if winner is not None:
-        found["winner"] = _course(record, "search", winner)
+        found["best"] = _course(record, "search", winner)
     return {name: course for name, course in found.items() if course is not None}
 
 

@@ -17,6 +17,7 @@ from partune.report.plain_data import Summary
 from partune.report.tables import Section
 from partune.runtime import rounding
 from partune.trial import Status
+from partune.trial.goals import GOALS, SCORE, Goal
 
 Scored = tuple[float, float | None]  # a score and its standard error
 
@@ -134,16 +135,36 @@ def tested(study: Facts, task: str) -> list[float]:
 # ----- as a table
 
 
-def table(rows: Sequence[Summary]) -> Section:
-    """Return the bounds as a table."""
+def goals(compared: Summary, tests: Mapping[str, Summary]) -> dict[str, Goal]:
+    """Return what the scores on each kind of items measure.
+
+    Args:
+        compared: The comparison of the algorithms.
+        tests: The comparison on each test task.
+    """
+    whole = GOALS[compared["studies"][0]["goal"]]
+    return {SEARCH: whole, VERDICT: whole, **{TEST + task: GOALS[found["goal"]] for task, found in tests.items()}}
+
+
+def table(rows: Sequence[Summary], measured: Mapping[str, Goal]) -> Section:
+    """Return the bounds as a table.
+
+    Args:
+        rows: The bounds and the winners.
+        measured: What the scores on each kind of items measure.
+    """
     kinds = list(dict.fromkeys(kind for row in rows for kind in row["scores"]))
     kinds.sort(key=lambda kind: (kind != SEARCH, kind != VERDICT))
-    heads = [HEADS.get(kind, kind) if len(kinds) > 1 else "score" for kind in kinds]
+    shown = {kind: measured.get(kind, SCORE) for kind in kinds}
+    heads = [
+        (HEADS.get(kind, kind) + (f", {goal.label}" if goal.label else "")) if len(kinds) > 1 else goal.name
+        for kind, goal in shown.items()
+    ]
     cells = [
         [
             row["name"],
             str(row["repeats"]) if row["repeats"] else rounding.NONE,
-            *(words.score_of(row["scores"].get(kind)) for kind in kinds),
+            *(words.score_of(row["scores"].get(kind), goal) for kind, goal in shown.items()),
         ]
         for row in rows
     ]

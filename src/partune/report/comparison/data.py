@@ -259,6 +259,7 @@ def _on_test(studies: Sequence[Facts], task: str) -> Summary:
     }
     ordered = sorted(groups, key=lambda name: -np.mean([*results[name].values()]))
     return {
+        "goal": studies[0].goal_on(task).name,
         "algorithms": [
             {
                 "algorithm": name,

@@ -11,7 +11,7 @@ from partune.report.comparison.data import MEASURES, QUARTILES
 from partune.report.plain_data import Summary
 from partune.report.tables import Section, marked, tell
 from partune.runtime import rounding
-from partune.trial.goals import GOALS
+from partune.trial.goals import GOALS, Goal
 from partune.verdict.repeats import fewest
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ TRIALS = [f"trials: {name}" for name in QUARTILES]  # headings of the columns of
 
 def sections(compared: Summary) -> list[Section]:
     """Return all tables of a comparison, in their order."""
+    goals = bounds.goals(compared, compared["tests"])
     return [
         algorithm_table(compared),
         significance(compared["differences"], MEASURES[compared["measure"]]),
-        *([bounds.table(compared["bounds"])] if compared["bounds"] else []),
+        *([bounds.table(compared["bounds"], goals)] if compared["bounds"] else []),
         *test_tables(compared["tests"]),
         study_table(compared),
         cost_table(compared),
@@ -51,7 +52,17 @@ def algorithm_table(compared: Summary) -> Section:
         "how good its winner is."
     )
     heads = ["algorithm", "repeats", MEASURES[compared["measure"]], "95 % interval", *TRIALS]
-    return Section("Algorithms", heads, rows, [note, *compared["notes"]])
+    return Section("Algorithms", heads, rows, [note, *_sign(_goal(compared)), *compared["notes"]])
+
+
+def _goal(compared: Summary) -> Goal:
+    """Return what the scores of the compared studies measure."""
+    return GOALS[compared["studies"][0]["goal"]]
+
+
+def _sign(goal: Goal) -> list[str]:
+    """Return a note if scores are minus a loss."""
+    return [f"Scores are {goal.axis}: higher is better."] if goal.lower_is_better else []
 
 
 def test_tables(tests: Mapping[str, Summary]) -> list[Section]:
@@ -71,9 +82,9 @@ def _test_tables(task: str, compared: Summary) -> list[Section]:
         for algorithm in compared["algorithms"]
     ]
     heads = ["algorithm", "repeats", "winner's score", *(TRIALS if tried else [])]
-    note = "Means over repeats. No optimiser saw this task, so it chose no winner."
+    notes = ["Means over repeats. No optimiser saw this task, so it chose no winner.", *_sign(GOALS[compared["goal"]])]
     tested = significance(compared["differences"], f"winners' scores on {task}", f"Significance on {task}")
-    return [Section(f"Test task {task}", heads, rows, [note]), tested]
+    return [Section(f"Test task {task}", heads, rows, notes), tested]
 
 
 def _spread(scores: Mapping[str, float] | None) -> list[str]:
@@ -98,8 +109,19 @@ def study_table(compared: Summary) -> Section:
         ]
         for study in compared["studies"]
     ]
-    heads = ["study", "algorithm", "seed", "trials", *QUARTILES, "winner's score", "on held-out items", "verdict"]
-    return Section("Studies", heads, rows)
+    goal = _goal(compared)
+    heads = [
+        "study",
+        "algorithm",
+        "seed",
+        "trials",
+        *QUARTILES,
+        f"winner's {goal.name}",
+        "on held-out items",
+        "verdict",
+    ]
+    note = f"Mean, quartiles and maximum are those of {goal.axis}. A winner's {goal.name} is lower if it is better."
+    return Section("Studies", heads, rows, [note] if goal.lower_is_better else [])
 
 
 def _interval(result: Mapping[str, float | None]) -> str:
@@ -123,8 +145,8 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
             rounding.difference(difference["gain"], None),
             " and ".join(map(str, difference["repeats"])),
             difference["test"],
-            f"{difference['p']:.2g}",
-            f"{difference['corrected']:.2g}",
+            rounding.number(difference["p"], 2),
+            rounding.number(difference["corrected"], 2),
             _reading(difference),
         ]
         for difference in differences
@@ -146,7 +168,8 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
         least = min(difference["least"] for difference in differences if not difference["shows"])
         notes.append(
             f"So few repeats cannot show a difference, whatever the scores: the smallest p that they can have is "
-            f"{least:.2g}, before the correction. It takes {fewest(len(rows))} repeats of each algorithm."
+            f"{rounding.number(least, 2)}, before the correction. It takes {fewest(len(rows))} repeats of each "
+            "algorithm."
         )
     return Section(title, headers, rows, notes)
 

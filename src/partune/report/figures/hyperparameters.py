@@ -131,7 +131,7 @@ def importances(importance: Importance) -> Figure:
         "orientation": "h",
         "x": shares,
         "y": [plain(short(name, TITLE)) for name in names],
-        "text": [f"{share:.0f} %" for share in shares],
+        "text": [rounding.percent(share / 100) for share in shares],
         "textposition": "outside",
         "cliponaxis": False,
         "marker": {"color": BLUE},

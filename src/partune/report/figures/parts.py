@@ -34,7 +34,11 @@ SERIES = {  # the colour and the mark of each row of `Facts.scored`
 }
 
 
-FURTHER = (PURPLE, SKY, GREY)  # the colours of second and further baselines
+# The colours, marks and dashes of second and further baselines. Their numbers have no common factor, so that each of
+# many baselines has its own pair of colour and mark.
+FURTHER = (PURPLE, SKY, GREY)
+MARKS = ("diamond", "triangle-up", "pentagon", "triangle-down", "hexagon")
+DASHES = ("dot", "dashdot", "longdash", "longdashdot")
 
 
 def series(facts: Facts, name: str) -> tuple[str, str]:
@@ -46,8 +50,24 @@ def series(facts: Facts, name: str) -> tuple[str, str]:
     """
     if name in SERIES:
         return SERIES[name]
-    further = [other for other in facts.scored if other not in SERIES]
-    return FURTHER[further.index(name) % len(FURTHER)], "diamond"
+    number = _number(facts, name)
+    return FURTHER[number % len(FURTHER)], MARKS[number % len(MARKS)]
+
+
+def dash(facts: Facts, name: str) -> str:
+    """Return the dash style of the training curves of a row of `Facts.scored`.
+
+    Args:
+        facts: The facts of the study.
+        name: The name of the row.
+    """
+    known = {"best": "solid", "defaults": "dash"}
+    return known[name] if name in known else DASHES[_number(facts, name) % len(DASHES)]
+
+
+def _number(facts: Facts, name: str) -> int:
+    """Return the index of a row among those of the further baselines."""
+    return [other for other in facts.scored if other not in SERIES].index(name)
 
 
 def plain(text: object) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from partune.report.facts import Facts
 from partune.report.figures import parts
-from partune.report.figures.parts import BLUE, ORANGE, Figure, Trace
+from partune.report.figures.parts import Figure, Trace
 from partune.report.sentences import label
-
-COLOURS = {"defaults": BLUE, "winner": ORANGE}
+from partune.trial.goals import LOSS
 
 
 def training_loss(facts: Facts) -> Figure:
-    """Draw the training loss of defaults and winner, and their validation loss if that is the score.
+    """Draw the training loss of baselines and winner, and their validation loss if that is the score.
 
     Args:
         facts: The facts of the study.
@@ -20,19 +19,22 @@ def training_loss(facts: Facts) -> Figure:
     for name, course in facts.courses.items():
         steps, losses = course.smoothed
         digits = [parts.digits(loss) for loss in losses]
-        traces.append(parts.line(steps.tolist(), digits, f"{label(facts, name)}, training", COLOURS[name], "solid"))
-    if facts.goal.lower_is_better:
+        colour, _ = parts.series(facts, name)
+        called = f"{label(facts, name)}, training"
+        traces.append(parts.line(steps.tolist(), digits, called, colour, parts.dash(facts, name)))
+    if facts.goal == LOSS:  # in the same unit as the training loss
         traces += _points(facts)
     return parts.figure(traces, {"title": "optimiser steps"}, {"title": "loss per trained token (nats)"})
 
 
 def at_points(facts: Facts) -> Figure:
-    """Draw the scores of defaults and winner at points of their training.
+    """Draw the scores of baselines and winner at points of their training.
 
     Args:
         facts: The facts of the study.
     """
-    return parts.figure(_points(facts), {"title": "optimiser steps"}, {"title": "score, some search items"})
+    title = f"{facts.goal.name}, some search items"
+    return parts.figure(_points(facts), {"title": "optimiser steps"}, {"title": title})
 
 
 def _points(facts: Facts) -> list[Trace]:
@@ -41,6 +43,8 @@ def _points(facts: Facts) -> list[Trace]:
         if len(course.points):
             steps, scores = course.points.T
             shown = [facts.goal.shown(score) for score in scores]
-            marks = parts.points(steps.tolist(), shown, f"{label(facts, name)}, search items", COLOURS[name])
-            traces.append({**marks, "mode": "lines+markers", "line": {"dash": "dot", "color": COLOURS[name]}})
+            colour, symbol = parts.series(facts, name)
+            marks = parts.points(steps.tolist(), shown, f"{label(facts, name)}, search items", colour)
+            line = {"dash": parts.dash(facts, name), "color": colour}
+            traces.append({**marks, "mode": "lines+markers", "marker": parts.mark(colour, symbol, 9), "line": line})
     return traces

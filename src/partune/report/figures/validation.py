@@ -16,7 +16,6 @@ from partune.report.figures.parts import (
 )
 from partune.report.sentences import label
 from partune.trial import Status
-from partune.trial.goals import SCORE
 
 
 def sides(facts: Facts) -> Figure:
@@ -33,9 +32,10 @@ def sides(facts: Facts) -> Figure:
             [x + 0.12 * (k - 1) for x, _ in known], [part["score"] for _, part in known], called, colour
         )
         error = parts.bars([part["stderr"] for _, part in known], colour, faint=False)
-        # Scores on test tasks are not losses, even if those on validation rows are.
         goals = [
-            SCORE if place.startswith("test/") else facts.goal for place, part in given.items() if part is not None
+            facts.goal_on(place.removeprefix("test/")) if place.startswith("test/") else facts.goal
+            for place, part in given.items()
+            if part is not None
         ]
         text = [
             f"{called}: {goal.measured(part['score'], part['stderr'])}"
@@ -72,7 +72,7 @@ def against_test(facts: Facts, task: str) -> Figure:
             called, (colour, symbol) = label(facts, name), parts.series(facts, name)
             point = parts.points([row["score"]], [row["test"][task]["score"]], called, colour)
             traces.append({**point, "marker": parts.mark(colour, symbol, 13)})
-    return parts.figure(traces, x={"title": score_name(facts)}, y={"title": f"score on {plain(task)}"})
+    return parts.figure(traces, x={"title": score_name(facts)}, y={"title": _axis(facts, task)})
 
 
 def tested(facts: Facts, task: str) -> Figure:
@@ -96,4 +96,9 @@ def tested(facts: Facts, task: str) -> Figure:
     if (winner := facts.winner) is not None and task in (tests := facts.summary["best"]["test"]):
         trace = parts.points([winner.number], [tests[task]["score"]], "winner", ORANGE, [winner])
         traces.append({**trace, "marker": parts.mark(ORANGE, "star", 15)})
-    return parts.figure(traces, x={"title": "trial", **parts.whole(n)}, y={"title": f"score on {plain(task)}"})
+    return parts.figure(traces, x={"title": "trial", **parts.whole(n)}, y={"title": _axis(facts, task)})
+
+
+def _axis(facts: Facts, task: str) -> str:
+    """Return the title of an axis that shows scores on a test task."""
+    return f"{facts.goal_on(task).axis} on {plain(task)}"

@@ -21,7 +21,7 @@ from partune.report.verdict_words import curse_words, fixed_words, sources
 from partune.report.words import remark, score_of
 from partune.runtime import rounding
 from partune.trial import Config, Status, Trial
-from partune.trial.goals import Goal
+from partune.trial.goals import LOSS, Goal
 
 PAIRS = 3  # the number of pairs of hyperparameters that are shown before a click opens the others
 MOST_PAIRS = 15
@@ -155,15 +155,15 @@ class Page:
         return text
 
     def training(self) -> str:
-        """Return the section of the training curves of defaults and winner."""
+        """Return the section of the training curves of baselines and winner."""
         caption = "Training losses are means over intervals of steps."
         text = self._figure("training", figures.training_loss(self.facts), 380, "Loss in training", caption)
-        if any(len(course.points) for course in self.facts.courses.values()) and not self.facts.goal.lower_is_better:
+        if any(len(course.points) for course in self.facts.courses.values()) and self.facts.goal != LOSS:
             text += self._figure("points", figures.at_points(self.facts), 320, "Score at points of the training")
         for name, course in self.facts.courses.items():
             if course.selected is not None:
                 text += paragraph(
-                    f"The adapter of the {sentences.label(self.facts, name)} is that of step {course.selected} of "
+                    f"The adapter of {sentences.called(self.facts, name)} is the one after step {course.selected} of "
                     f"{len(course.losses)}, which had the best score among the points."
                 )
         return text

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from partune.errors import UserError, shown, suggestion
+from partune.trial.goals import LOSS, TEXT_LOSSES
 from partune.verdict.models.samples import Sample, TaskSamples
 
 Array = np.ndarray[Any, Any]
@@ -25,7 +26,7 @@ HIGHER = ("acc", "acc_norm", "acc_mutual_info", "acc_bytes", "acc_all", "exact_m
 # Metrics of the harness whose samples are numbers, and whose score is not the mean of these numbers.
 NOT_MEANS = ("perplexity", "bypass")
 # Metrics whose scores may be outside 0 to 1, even if all scores in the samples are inside.
-UNBOUNDED = ("loss", "margin", "perplexity")
+UNBOUNDED = (LOSS.name, "margin", *TEXT_LOSSES, *(goal.name for goal in TEXT_LOSSES.values()))
 CLOSE = 1e-6  # the largest difference, relative to the score, between a mean and the score in the results file
 
 

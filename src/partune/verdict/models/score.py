@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,11 @@ from partune.errors import UserError
 from partune.runtime.extras import require_finetune
 from partune.trial.names import ItemSet
 from partune.verdict.models.answers import Question
-from partune.verdict.models.kinds import kind_of, may_be_id
+from partune.verdict.models.kinds import BASE, kind_of, may_be_id
 from partune.verdict.models.scored import question
 
 if TYPE_CHECKING:
+    from partune.finetune.contamination import Seen
     from partune.finetune.scoring.models import Scored
     from partune.objectives.candidates import Named
 
@@ -127,14 +128,23 @@ def ask(
         raise UserError(f"`--model {base.path}` has no effect, because A and B are whole models: leave it out")
     how = {"tasks": tasks, "metric": metric, "limit": scoring.limit, "fewshot": scoring.fewshot, **scoring.generation}
     permitted = {name: getattr(scoring, name) for name in ("trust_task_code", "confirm_run_unsafe_code")}
-    items = Items(data, config.validated(config.Validation, {**how, **permitted}))
+    training = tuple(dict.fromkeys(each.data for each in (*named_a, *named_b) if each.data is not None))
+    items = Items(data, config.validated(config.Validation, {**how, **permitted}), training)
     scored = score_models([each.candidate for each in (*named_a, *named_b)], items, scoring.dtype, scoring.device)
     left, right = scored[: len(a)], scored[len(a) :]
     notes = dict.fromkeys(note for each in (*named_a, *named_b) for note in each.notes)
+    first = scored[0]
+    places = dict(zip([*map(str, a), *map(str, b)], (*named_a, *named_b), strict=True))
+    for trained, found in zip(training, first.seen, strict=True):
+        studies = [place for place, each in places.items() if each.data == trained]
+        notes |= dict.fromkeys(_seen_notes(studies, found, "row" if data is not None else "item"))
     if data is not None:
         _check_rows(scored)
-        notes |= {"Rows that a model was trained on favour it, and this comparison does not detect such rows.": None}
-    first = scored[0]
+        if unknown := [name for name, each in places.items() if each.data is None and name != BASE]:
+            notes |= {
+                "Rows that a model was trained on favour it. This comparison detects them only for studies, not for "
+                f"{' and '.join(unknown)}.": None
+            }
     questions = [
         question(
             task if data is None else Path(data.path).name if Path(data.path).exists() else data.path,
@@ -147,6 +157,28 @@ def ask(
         for task, chosen in first.metrics.items()
     ]
     return Asked(questions, (_words(named_a), _words(named_b)), tuple(notes))
+
+
+def _seen_notes(studies: Sequence[str], found: Sequence[Seen] | str, kind: str) -> Iterator[str]:
+    """Yield sentences on the scored items that occur in the training data of studies.
+
+    Args:
+        studies: The directories of the studies with this training data.
+        found: What was found, or why the data cannot be read.
+        kind: What is scored: "row" or "item".
+    """
+    of = " and ".join(studies)
+    if isinstance(found, str):
+        yield f"Whether {kind}s are in the training data of {of} is not known: {found}."
+        return
+    for seen in found:
+        if seen.same or seen.alike:
+            also = f", and {seen.alike:,} more share 13 words in a row with them" if seen.alike else ""
+            yield (
+                f"CONTAMINATION: {seen.same:,} of the {seen.items:,} {kind}s of {seen.what} occur in the training data "
+                f"of {of}{also}. Scores on them show what a model remembers, not how it answers new ones: use other "
+                f"{kind}s."
+            )
 
 
 def _section(given: Section) -> Any:

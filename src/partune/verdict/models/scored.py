@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from partune.errors import UserError
+from partune.trial.goals import LOSS, text_loss
 from partune.trial.names import ItemSet, ResultName
 from partune.verdict.models.answers import Kind, Question
 from partune.verdict.models.pairing import Measure, Paired
 
 Array = np.ndarray[Any, Any]
 Items = Mapping[str, Array]  # per-item results by their names on record
-LOSS = "loss"  # the metric that partune keeps with the opposite sign, so that higher is better
 
 
 def question(
@@ -64,13 +64,19 @@ def _parts(
         yield (
             Paired(
                 task,
-                Measure(metric, "none", metric != LOSS),
+                _measure(metric),
                 tuple(documents[index] for index in chosen),
                 weights[chosen],
                 *(side[:, chosen] for side in values),
             ),
             float(weights[chosen].sum()),
         )
+
+
+def _measure(metric: str) -> Measure:
+    """Return the measure of a metric. partune keeps minus a loss, so that higher is better; users read the loss."""
+    goal = LOSS if metric == LOSS.name else text_loss(metric)
+    return Measure(metric, "none", True) if goal is None else Measure(goal.name, "none", False)
 
 
 def metrics_on(items: ItemSet, run: Items, metric: str | Mapping[str, str]) -> dict[str, str]:
