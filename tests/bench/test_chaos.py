@@ -18,6 +18,7 @@ from partune.trial import Observation
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_where_no_kill_hits_the_study_ends_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kill = chaos.Service.kill  # which also stops a service in the end
     monkeypatch.setattr(chaos.Service, "kill", lambda self: self._stopped.is_set() and kill(self))

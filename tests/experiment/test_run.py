@@ -85,7 +85,8 @@ def test_killed_and_begun_again_it_is_the_unbroken_experiment(capsys: pytest.Cap
     begun = len(calls())
     time.sleep(0.3)
     assert len(calls()) == begun < TRIALS
-    output, _ = finish(partune("--out", "broken-off", "--processes", "2"))
+    status, output, _ = run(capsys, *FLAGS, "--out", "broken-off")
+    assert status == 0
     assert f"Experiment: {TRIALS} trials, " in output
     assert "of which are on record" in output
     assert TRIALS <= len(calls()) <= TRIALS + 2  # of what ran in either process, one trial at most was run twice
@@ -94,7 +95,7 @@ def test_killed_and_begun_again_it_is_the_unbroken_experiment(capsys: pytest.Cap
 
 @pytest.mark.slow
 def test_interrupted_it_says_how_to_go_on() -> None:
-    process = partune("--out", "x", "--processes", "2", "--json")
+    process = partune("--out", "x", "--json")
     wait_for(5)
     process.send_signal(signal.SIGINT)
     output, errors = finish(process, 130)

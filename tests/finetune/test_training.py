@@ -20,7 +20,7 @@ from partune.finetune.data import IGNORED, Examples, tokenise
 from partune.finetune.model import Base
 from partune.finetune.training import DivergedError, batches, count_steps, schedule, trained
 from tests.support.peft_oracle import Weights, adapters, plain_loop
-from tests.support.tiny import KINDS, make_rows, write_jsonl
+from tests.support.tiny import make_rows, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,9 @@ def train(base: Base, examples: Examples, chosen: config.Training, seed: int = 7
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["llama", "gpt2", *(pytest.param(kind, marks=pytest.mark.thorough) for kind in ("qwen2", "neox"))]
+)
 def test_training_is_that_of_a_plain_loop(doubles: dict[str, Base], examples: Examples, kind: str) -> None:
     base = doubles[kind]
     chosen = settings(lora_dropout=0.1, weight_decay=0.1)

@@ -20,7 +20,7 @@ CASES = [
     pytest.param("lhs", {"size": 5}, id="lhs"),
     pytest.param("soo", {}, id="soo"),
     pytest.param("bo", {"n_init": 3, "look": 16, "rounds": 1}, id="bo"),
-    pytest.param("bamsoo", {}, id="bamsoo"),
+    pytest.param("bamsoo", {}, id="bamsoo", marks=pytest.mark.thorough),
 ]
 
 

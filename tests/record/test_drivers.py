@@ -128,7 +128,15 @@ def pair(directory: Path, algorithm: str, storage: str | None) -> tuple[Study, S
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["soo", "bamsoo", "annealing", "direct"])
+@pytest.mark.parametrize(
+    ("storage", "algorithm"),
+    [
+        *(("journal", name) for name in ("soo", "bamsoo", "annealing", "direct")),
+        ("postgresql", "soo"),
+        *(pytest.param("postgresql", name, marks=pytest.mark.thorough) for name in ("bamsoo", "annealing", "direct")),
+    ],
+    indirect=["storage"],
+)
 def test_drivers_in_turns_are_one_driver(algorithm: str, storage: str | None, tmp_path: Path) -> None:
     alone = Study(PLANE, himmelblau, algorithm, seed=5).run(20)
     studies = pair(tmp_path / "s", algorithm, storage)

@@ -78,6 +78,7 @@ def test_killed_and_resumed_it_is_the_unbroken_study(folder: Path, thorough: boo
     assert broken["best"]["test"] == whole["best"]["test"]
 
 
+@pytest.mark.thorough
 def test_the_same_trials_have_the_same_scores_through_peft(folder: Path) -> None:
     """Dropout included, as both engines take its masks from the trial's seed."""
     said(folder, "demo", "--name", "peft", "--engine", "peft", *SHORT)
@@ -91,6 +92,7 @@ def test_the_same_trials_have_the_same_scores_through_peft(folder: Path) -> None
         assert packed[name]["verdict"]["score"] == pytest.approx(alone[name]["verdict"]["score"], abs=1.5 / 30)
 
 
+@pytest.mark.thorough
 def test_rungs_stop_trials_of_the_demo_and_are_reported(folder: Path) -> None:
     longer = [*SHORT, *PACK, "--steps", "32", "--budget", "8"]
     output = said(folder, "demo", "--name", "rungs", *longer, "--stop", "rungs")

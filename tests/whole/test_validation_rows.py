@@ -43,7 +43,7 @@ def test_rows_alone_make_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     status, _, errors = run("export", "runs/rows", "adapter")
     assert status == 0, errors
     card = Path("adapter/README.md").read_text()
-    assert "The table shows losses per trained token" in card
+    assert "The table shows losses ± one standard error" in card
     held = summary["loaded"]["data"]["validation_rows"]
     for recipe in Path("adapter/recipes").iterdir():
         if recipe.suffix in (".py", ".yaml"):

@@ -69,6 +69,7 @@ def test_what_cannot_be_pickled_is_refused_at_once(two: Cluster) -> None:
         two.submit(threading.Lock().acquire)
 
 
+@pytest.mark.thorough
 def test_what_kills_its_worker_is_given_up_and_its_neighbours_are_not(two: Cluster) -> None:
     two.hold(2)
     neighbours = [two.submit(pid, 0.5) for _ in range(3)]
@@ -88,6 +89,7 @@ def test_what_is_shut_down_ends_at_once_and_more_can_be_submitted(two: Cluster) 
     assert two.submit(pid).result(timeout=PATIENCE) > 0
 
 
+@pytest.mark.thorough
 def test_a_hung_call_ends_with_its_time_limit_and_the_rest_goes_on() -> None:
     with local.local(1, time_limit=1.0) as workers:
         workers.hold(2)

@@ -250,6 +250,7 @@ def test_a_saved_adapter_is_the_pack_in_peft(base: Base, examples: Examples, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_over_seeds_dropout_ends_where_pefts_own_does(base: Base, examples: Examples, thorough: bool) -> None:
     """Mean and spread of the final loss with our masks against `nn.Dropout`'s, at a level of one in a thousand; the
     same comparison tells a trial without dropout."""

@@ -23,6 +23,9 @@ from tests.support.harness import simple_evaluate
 from tests.support.harness_tasks import COUNT, GENERATING, write_harness_task
 from tests.support.tiny import make_items, write_task
 
+# It draws many answers to each question.
+MARKS = {"gsm8k_cot_self_consistency": pytest.mark.thorough}
+
 RANKS = (3, 8)
 PARTS = {"search", "verdict"}
 
@@ -60,7 +63,7 @@ def evaluated(base: Base, path: Path, adapter: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", GENERATING)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in GENERATING])
 def test_answers_and_their_scores_are_those_of_the_harness(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -30,7 +30,13 @@ def written(facts: dict[str, Facts], tmp_path_factory: pytest.TempPathFactory) -
     return paths
 
 
-@pytest.mark.parametrize("name", ["tuned", "tested", "conditional", "bamsoo", "failed", "single"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tuned", "tested", "conditional"),
+        *(pytest.param(name, marks=pytest.mark.thorough) for name in ("bamsoo", "failed", "single")),
+    ],
+)
 def test_it_opens_without_a_complaint_and_fits(
     tab: Tab, facts: dict[str, Facts], written: dict[str, Path], name: str, thorough: bool
 ) -> None:
@@ -127,9 +133,9 @@ window.requestIdleCallback = (call) => { window.later = call; };"""
 ORDER = "[performance.getEntriesByName('first-contentful-paint')[0].startTime, window.ready]"
 
 
-def test_a_thousand_trials_open_within_three_seconds(browser: Any, tmp_path: Path) -> None:
+def test_many_trials_open_within_three_seconds(browser: Any, tmp_path: Path, thorough: bool) -> None:
     """Until the first figure is there, of the browser's own time; the words are on the screen before Plotly is read."""
-    found = Facts(Study(SPACES["lora"], noisy, "soo").run(1000).record)
+    found = Facts(Study(SPACES["lora"], noisy, "soo").run(1000 if thorough else 200).record)
     path = tmp_path / "report.html"
     path.write_text(page(found), encoding="utf-8")
     assert path.stat().st_size < 3_000_000
