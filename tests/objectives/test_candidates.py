@@ -42,6 +42,7 @@ def test_a_study_means_the_adapter_that_ships(studies: dict[str, Path], ship: st
     assert (found.candidate.adapter / "adapter_config.json").is_file()
     assert found.words.endswith(f"the winner, on {studies['base']}")
     assert found.notes == ()
+    assert [Path(name).name for name in found.chosen_by] == ["choices.yaml"]
 
 
 @pytest.mark.slow

@@ -27,12 +27,14 @@ class Named:
         words: A description of the model.
         notes: Sentences that a reader should know about it.
         data: Section `data` of the study that trained the adapter; None for other models.
+        chosen_by: The tasks, or the file of validation rows, whose search items chose the adapter among others.
     """
 
     candidate: Candidate
     words: str
     notes: tuple[str, ...] = ()
     data: config.Data | None = None
+    chosen_by: tuple[str, ...] = ()
 
 
 def named(place: str | Path, base: config.Model | None) -> Named:
@@ -96,4 +98,8 @@ def _winner(directory: Path, base: config.Model | None) -> Named:
         else []
     )
     data = config.validated(config.Data, record.header["objective"]["data"])
-    return Named(Candidate(model, adapter), f"trial {winner.number}, the winner, on {model.path}", tuple(notes), data)
+    words = f"trial {winner.number}, the winner, on {model.path}"
+    validation = record.header["objective"]["validation"]
+    rows = validation.get("data")
+    chosen_by = tuple(validation["tasks"]) or (() if rows is None else (rows,))
+    return Named(Candidate(model, adapter), words, tuple(notes), data, chosen_by)

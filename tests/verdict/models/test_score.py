@@ -10,11 +10,13 @@ import pytest
 from scipy import stats
 
 import partune as pt
+from partune import config
 from partune.errors import UserError
 from partune.finetune.contamination import Seen
 from partune.finetune.scoring import models
 from partune.finetune.scoring.models import Asked, Candidate, Scored
 from partune.finetune.scoring.scores import Scores
+from partune.objectives.candidates import Named
 from partune.trial.names import ItemSet, ResultName
 from partune.verdict.models import score
 from tests.support.command import modules_after
@@ -167,6 +169,18 @@ def test_samples_need_no_model_libraries(place: Path) -> None:
     write_run(place / "second", {"large": lines([0, 1, 0])})
     loaded = modules_after("import partune as pt; pt.compare_models('samples', 'second')")
     assert not loaded & {"torch", "transformers", "peft", "lm_eval", "safetensors"}
+
+
+def test_a_study_is_told_that_chose_its_winner_by_what_is_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("quiz.yaml").touch()
+    chosen = Named(Candidate(config.Model(path="m")), "", chosen_by=(str(tmp_path / "quiz.yaml"), "piqa"))
+    places = {"runs/a": chosen, "b": Named(Candidate(config.Model(path="m")), "")}
+    (note,) = score._selection_notes(places, ["quiz.yaml", "arc_easy"])
+    assert note.startswith("SELECTION: runs/a chose its winner among its trials by items of quiz.yaml.")
+    assert list(score._selection_notes(places, ["other.yaml", "arc_easy"])) == []
 
 
 def test_what_studies_were_trained_on_is_said() -> None:

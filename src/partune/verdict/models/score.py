@@ -135,6 +135,7 @@ def ask(
     notes = dict.fromkeys(note for each in (*named_a, *named_b) for note in each.notes)
     first = scored[0]
     places = dict(zip([*map(str, a), *map(str, b)], (*named_a, *named_b), strict=True))
+    notes |= dict.fromkeys(_selection_notes(places, tasks if data is None else [data.path]))
     for trained, found in zip(training, first.seen, strict=True):
         studies = [place for place, each in places.items() if each.data == trained]
         notes |= dict.fromkeys(_seen_notes(studies, found, "row" if data is not None else "item"))
@@ -157,6 +158,28 @@ def ask(
         for task, chosen in first.metrics.items()
     ]
     return Asked(questions, (_words(named_a), _words(named_b)), tuple(notes))
+
+
+def _selection_notes(places: Mapping[str, Named], scored_on: Sequence[str]) -> Iterator[str]:
+    """Yield sentences on the studies that chose their winner by items on which it is scored again.
+
+    Args:
+        places: What the user named, with what it stands for.
+        scored_on: The tasks, or the file of rows.
+    """
+    for place, each in places.items():
+        known = {_located(name) for name in each.chosen_by}
+        if same := [name for name in scored_on if _located(name) in known]:
+            yield (
+                f"SELECTION: {place} chose its winner among its trials by items of {' and '.join(same)}. The best of "
+                "many scores is partly luck, which favours the winner on these items: use other ones, or the study's "
+                "own verdict, which is on items that its search never saw."
+            )
+
+
+def _located(name: str) -> str:
+    """Return the resolved path of a file, or a name as it is."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def _seen_notes(studies: Sequence[str], found: Sequence[Seen] | str, kind: str) -> Iterator[str]:
