@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from tests.support.dask_commands import dask_commands
@@ -21,8 +22,21 @@ if TYPE_CHECKING:
     from tests.support.batch_system import System
 
 
+def open_ports() -> set[int]:
+    """The ports at which this process and those below it listen."""
+    here = psutil.Process()
+    everybody = [here, *here.children(recursive=True)]
+    return {each.laddr.port for one in everybody for each in one.net_connections() if each.status == "LISTEN"}
+
+
 @pytest.fixture(scope="module")
-def two() -> Iterator[Cluster]:
+def others() -> set[int]:
+    """The ports that were open before the cluster came, of servers that other files of tests share."""
+    return open_ports()
+
+
+@pytest.fixture(scope="module")
+def two(others: set[int]) -> Iterator[Cluster]:
     """One cluster for the tests of a file that leave it alive."""
     from partune.workers import local
 
