@@ -81,12 +81,23 @@ def test_numbers_are_never_cut(study: Study, width: int) -> None:
     assert rounding.measured(study.best.score, study.best.observation.stderr) in shown
 
 
+def surfaces(facts: Facts) -> dict[str, str]:
+    """Return all that is told of a study that has a winner, wherever people read it."""
+    assert facts.directory is not None
+    assert facts.winner is not None
+    return {
+        "terminal": printed(facts.summary, 200),
+        "page": page(facts),
+        "markdown": markdown(facts),
+        "dashboard": View(facts.directory).get_study_system_attrs(STUDY)[f"{NOTE_PART}0"],
+        "card": card(facts.summary, None, facts.winner, None, Exported()),
+    }
+
+
 @pytest.mark.slow
 def test_a_number_reads_the_same_wherever_it_is_printed(study: Study) -> None:
     """The lines while it runs, the report in the terminal, the page, Markdown, the dashboard and the model card."""
-    assert study.record.directory is not None
-    facts, directory = Facts(study.record), study.record.directory
-    assert facts.winner is not None
+    facts = Facts(study.record)
     scored = facts.summary["best"]
     score = rounding.measured(scored["score"], scored["stderr"])
     judged = rounding.measured(scored["verdict"]["score"], scored["verdict"]["stderr"])
@@ -97,21 +108,13 @@ def test_a_number_reads_the_same_wherever_it_is_printed(study: Study) -> None:
     progress.began(study, 12)
     for trial in facts.trials:
         progress.finished(trial)
-    note = View(directory).get_study_system_attrs(STUDY)[f"{NOTE_PART}0"]
-    surfaces = {
-        "progress": running.file.getvalue(),  # type: ignore[attr-defined]
-        "terminal": printed(facts.summary, 200),
-        "page": page(facts),
-        "markdown": markdown(facts),
-        "dashboard": note,
-        "card": card(facts.summary, None, facts.winner, None, Exported()),
-    }
-    for name, text in surfaces.items():
+    told = {"progress": running.file.getvalue(), **surfaces(facts)}  # type: ignore[attr-defined]
+    for name, text in told.items():
         assert score in text, name
         assert judged in text or name == "progress", name
     for name in ("progress", "terminal", "page"):
-        assert words.value(small) in surfaces[name], name
-        assert f"{small:.3g}" not in surfaces[name], name
+        assert words.value(small) in told[name], name
+        assert f"{small:.3g}" not in told[name], name
 
 
 class TextTuning(SimulatedTuning):
@@ -135,16 +138,7 @@ def test_a_test_task_of_texts_is_shown_as_a_loss_everywhere(tmp_path: Path) -> N
     assert test["score"] < 0
     loss = rounding.measured(-test["score"], test["stderr"])
     perplexity = f"winner {math.exp(-test['score']):.3g}"
-    assert facts.winner is not None
-    note = View(tmp_path / "s").get_study_system_attrs(STUDY)[f"{NOTE_PART}0"]
-    surfaces = {
-        "terminal": printed(facts.summary, 200),
-        "page": page(facts),
-        "markdown": markdown(facts),
-        "dashboard": note,
-        "card": card(facts.summary, None, facts.winner, None, Exported()),
-    }
-    for name, text in surfaces.items():
+    for name, text in surfaces(facts).items():
         assert "loss per word" in text, name
         assert loss in text, name
         assert f"-{loss}" not in text, name

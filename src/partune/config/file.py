@@ -181,7 +181,7 @@ def _one_line(error: ValidationError, outermost: type[Section]) -> str:
         *parents, key = first["loc"]
         return f'unknown key "{location}"{suggestion(str(key), _section(outermost, parents).model_fields)}'
     message = first["msg"].removeprefix("Value error, ")
-    if not location or message.startswith(f"{location}."):
+    if not location or message.startswith(f"{location}."):  # a message may name a setting of the section itself
         return message
     if first["type"] == "missing":
         return f"{location} is missing"

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, Po
 
 from partune.config.base import Names, PathText, Section, Texts, flag
 from partune.demo import locate_rows
+from partune.errors import suggestion
 
 ANSWER_METRICS = ("exact_match", "f1", "rougeL")  # metrics of generated answers to validation rows
 ROW_METRICS = ("loss", "acc", "margin", *ANSWER_METRICS)
@@ -90,7 +91,7 @@ def check_metric(validation: Validation) -> None:
     if validation.tasks or metric is None or metric in ROW_METRICS or ":" in metric:
         return
     if near := difflib.get_close_matches(metric, ROW_METRICS, n=1):
-        raise ValueError(f'validation.metric: there is no metric "{metric}" of rows; did you mean "{near[0]}"?')
+        raise ValueError(f'validation.metric: there is no metric "{metric}" of rows{suggestion(metric, near)}')
     raise ValueError(
         f"validation.metric: {metric} needs a task (--task); without one, use loss, exact_match, f1, rougeL, "
         "package.module:function, or, for labels, acc or margin"

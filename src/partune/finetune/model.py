@@ -337,26 +337,22 @@ def load_tokenizer(spec: config.Model) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    check_exists(spec)
-    with quiet():
-        try:
-            return AutoTokenizer.from_pretrained(
-                spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
-            )
-        except Exception as error:  # for a wrong file, libraries raise exceptions of any type
-            raise _cannot_load(spec, error) from None
+    return cast("PreTrainedTokenizerBase", _read(spec, AutoTokenizer))
 
 
 def load_settings(spec: config.Model) -> PretrainedConfig:
     """Return the model's configuration, without its weights; raise UserError if it cannot be read."""
     from transformers import AutoConfig
 
+    return cast("PretrainedConfig", _read(spec, AutoConfig))
+
+
+def _read(spec: config.Model, kind: Any) -> Any:
+    """Return what a class of transformers, such as AutoConfig, reads from a model's folder or repository."""
     check_exists(spec)
     with quiet():
         try:
-            return AutoConfig.from_pretrained(
-                spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
-            )
+            return kind.from_pretrained(spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
         except Exception as error:  # for a wrong file, libraries raise exceptions of any type
             raise _cannot_load(spec, error) from None
 

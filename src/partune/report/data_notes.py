@@ -56,7 +56,7 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
         notes += named_notes(file["name"], validation_notes(file, data["format"]))
     if count := data.get("validation_twins"):
         notes.append(
-            f"{words.several(count, 'validation row')} {'is' if count == 1 else 'are'} also among the training rows: "
+            f"{_are(count, 'validation row')} also among the training rows: "
             "scores on such rows show what the model remembers, not how it answers new rows. "
             f"{_LISTING}"
         )
@@ -111,9 +111,9 @@ def _use_notes(data: Mapping[str, Any], used: str) -> list[str]:
             f"{words.several(count, 'row')} {'has' if count == 1 else 'have'} fields that are not used: {fields}."
         )
     if count := data.get("empty_answers"):
-        notes.append(f"{words.several(count, 'answer')} {'is' if count == 1 else 'are'} empty.")
+        notes.append(f"{_are(count, 'answer')} empty.")
     if count := data.get("empty_prompts"):
-        notes.append(f"{words.several(count, 'prompt')} {'is' if count == 1 else 'are'} empty.")
+        notes.append(f"{_are(count, 'prompt')} empty.")
     if count := data.get("same_as_rejected"):
         notes.append(f"In {words.several(count, 'row')}, the chosen and the rejected answer are the same.")
     if count := data.get("unanswered"):
@@ -125,16 +125,18 @@ def _use_notes(data: Mapping[str, Any], used: str) -> list[str]:
     if count := data.get("cut_by_template"):
         notes.append(f"In {words.several(count, 'chat')}, the chat template leaves out or changes part of a message.")
     if count := data.get("untrained"):
-        notes.append(
-            f"{words.several(count, 'answer')} {'is' if count == 1 else 'are'} read but not {used}: "
-            "they are marked as such, or part of a prompt."
-        )
+        notes.append(f"{_are(count, 'answer')} read but not {used}: they are marked as such, or part of a prompt.")
     if count := data.get("answers_apart"):
         notes.append(
             f"The chat template writes {words.several(count, 'answer')} differently if more messages follow. Each such "
             f"answer is {used} in a separate example: the chat from its beginning to the end of this answer."
         )
     return notes
+
+
+def _are(count: int, noun: str) -> str:
+    """Return "1 row is" or "2 rows are"."""
+    return f"{words.several(count, noun)} {'is' if count == 1 else 'are'}"
 
 
 def _unknown_notes(data: Mapping[str, Any]) -> list[str]:
@@ -170,8 +172,7 @@ def cut_notes(data: Mapping[str, Any], item: str = "training example", use: str 
         counts = " and ".join(f"{count:,} at {length:,}" for length, count in by_length.items())
         notes.append(f"max_length is searched. The number of {item}s that are cut is {counts} tokens.")
     elif count := data.get("truncated"):
-        verb = "is" if count == 1 else "are"
-        notes.append(f"{words.several(count, item)} {verb} cut at {length_words(data)}.")
+        notes.append(f"{_are(count, item)} cut at {length_words(data)}.")
     if count := data.get("answerless"):
         verb = "is" if count == 1 else "are"
         notes.append(f"{words.several(count, item)} without any token to {use} {verb} left out.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from transformers import AutoModelForCausalLM
 from partune import FineTune, config
 from partune.errors import UserError
 from partune.finetune.scoring import models
-from partune.finetune.scoring.models import Asked, Candidate, score_models
+from partune.finetune.scoring.models import Asked, Candidate, Scored, score_models
+from partune.finetune.scoring.scores import Scores
 from partune.runtime.isolation import quiet
 from tests.support.tiny import make_rows, make_tickets, write_jsonl
 
@@ -182,3 +184,17 @@ def test_what_does_not_fit_is_one_line(
     (broken / "adapter_config.json").write_text(json.dumps(settings | {"r": 3}))
     with pytest.raises(UserError, match=r"adapter .*broken does not fit the base model"):
         score_models([Candidate(spec, broken), Candidate(spec, adapters["mlp"])], asked, "fp32", "cpu")
+
+
+def test_training_data_are_searched_once_for_models_of_several_bases(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[tuple[config.Data, ...]] = []
+
+    def score(model: config.Model, candidates: Sequence[Candidate], asked: Asked, *_: Any) -> list[Scored]:
+        asked_for.append(asked.training)
+        return [Scored(Scores({}, {}), {}, frozenset()) for _ in candidates]
+
+    monkeypatch.setattr(models, "_score", score)
+    monkeypatch.setattr(models, "check_exists", lambda model: None)
+    data = (config.Data(path="rows.jsonl"),)
+    score_models([Candidate(config.Model(path=name)) for name in "aba"], Asked(training=data), "fp32", "cpu")
+    assert asked_for == [data, ()]

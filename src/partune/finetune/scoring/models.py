@@ -7,7 +7,7 @@ as those with DoRA, are loaded by PEFT, one after the other. Quantized models ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,7 +112,8 @@ class Scored:
         metrics: The metric of each task.
         groups: The tasks that are groups of tasks.
         rows: The digest of the rows' tokens; empty if no rows were scored by their loss.
-        seen: For each of the training data that was asked about, which items occur in it, or why that is not known.
+        seen: For each of the training data that was asked about, which items occur in it, or why that is not known;
+            empty for all but the candidates on the first model.
     """
 
     scores: Scores
@@ -153,6 +154,7 @@ def score_models(candidates: Sequence[Candidate], asked: Asked, dtype: str, devi
     for model in dict.fromkeys(candidate.model for candidate in candidates):
         of_model = list(dict.fromkeys(candidate for candidate in candidates if candidate.model == model))
         scored |= dict(zip(of_model, _score(model, of_model, asked, kind, device), strict=True))
+        asked = replace(asked, training=())  # all models are scored on the same items, so one search for them suffices
     return [scored[candidate] for candidate in candidates]
 
 
