@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 
 import hypothesis
@@ -15,6 +16,12 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Containers often turn bytecode off. Without it every process of the suite, hundreds, would compile all sources again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell without job control begins commands in the background with SIGINT ignored, and nohup ignores SIGHUP. Children
+# inherit both, and tests end children by these signals.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 pytest_plugins = [f"tests.support.{name}" for name in ("browser", "order", "postgres", "thorough", "times")]
 

@@ -37,7 +37,7 @@ from tests.support import studies
 from tests.support.browser import NEEDED, Tab
 from tests.support.postgres import PASSWORD
 from tests.support.studies import HOSTILE, PLANE
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, killed
 
 optuna_dashboard = pytest.importorskip("optuna_dashboard", reason="pip install -e '.[dashboard]'")
 
@@ -328,7 +328,8 @@ def test_a_browser_is_opened_where_there_is_one_with_a_window(monkeypatch: pytes
 @pytest.mark.slow
 def test_the_command_serves_until_it_is_interrupted(directories: dict[str, Path]) -> None:
     command = [sys.executable, "-m", "partune", "dashboard", str(directories["stopped"]), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True) as process, killed(process):
         assert process.stdout is not None
         assert process.stderr is not None
         first = process.stdout.readline()

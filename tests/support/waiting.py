@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -26,6 +28,15 @@ def eventually(ask: Callable[[], T], seconds: float = PATIENCE) -> T:
         assert time.monotonic() < deadline, f"{answer!r} after {seconds:g} s"
         time.sleep(0.01)
     return answer
+
+
+@contextmanager
+def killed(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Kill a process at the end of the context if it still runs; leaving `with Popen` would wait for it for ever."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 def meet(folder: Path, count: int, me: str) -> None:

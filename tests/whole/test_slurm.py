@@ -23,7 +23,7 @@ from tests.support import ROOT
 from tests.support.batch_system import RECIPES
 from tests.support.calls import saving, wait_for
 from tests.support.slurm import jobs, slurm
-from tests.support.waiting import PATIENCE, eventually
+from tests.support.waiting import PATIENCE, eventually, killed
 
 pytestmark = pytest.mark.slow
 
@@ -193,10 +193,12 @@ with batch(Path("{file(here)}")) as workers:
     print("there", flush=True)
     time.sleep(600)
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as driver:
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver, killed(driver):
         assert driver.stdout is not None
         assert driver.stdout.readline() == "there\n"
         driver.send_signal(number)
+        driver.wait(PATIENCE)
     assert gone()
     if number == signal.SIGTERM:
         assert not list(here.glob(".*"))

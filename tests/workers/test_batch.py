@@ -19,6 +19,7 @@ from partune import config
 from partune.errors import UserError
 from partune.workers import batch, certificates
 from tests.support.batch_system import RECIPES, System
+from tests.support.waiting import PATIENCE, killed
 
 GOLDEN = Path(__file__).with_name("golden")
 NODES = {
@@ -218,14 +219,15 @@ for _ in range({len(numbers)}):
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as driver:
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver, killed(driver):
         assert driver.stdout is not None
         for number in numbers:
             assert driver.stdout.readline() == "there\n"
             driver.send_signal(number)
             assert driver.stdout.readline() == "interrupted\n"
         assert driver.stdout.read() == ""
-    assert driver.returncode == 0
+        assert driver.wait(PATIENCE) == 0
     assert system.states == {"1": "CANCELLED", "2": "CANCELLED", "3": "CANCELLED"}
     assert not list(system.folder.glob(".partune-tls-*"))
 
