@@ -7,7 +7,7 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from partune.finetune.packed import cache as caches
-from partune.finetune.packed.cache import JoinedCache, RoomyLayer, empty_cache, repeated
+from partune.finetune.packed.cache import JoinedCache, RoomyLayer, empty_cache
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -54,13 +54,3 @@ def test_passes_are_joined_with_padding_on_the_left() -> None:
                 assert torch.equal(cache.layers[layer].keys[row, :, 5 - length :], part + shift)
                 assert torch.equal(cache.layers[layer].values[row, :, 5 - length :], part + shift + 1)
                 assert (cache.layers[layer].keys[row, :, : 5 - length] == 0).all()
-
-
-def test_a_repeated_cache_grows_apart_from_its_origin() -> None:
-    cache = empty_cache()
-    cache.update(drawn(2, 1, 3, 2), drawn(2, 1, 3, 2), 0)
-    copy = repeated(cache, 3)
-    copy.update(drawn(6, 1, 1, 2), drawn(6, 1, 1, 2), 0)
-    assert torch.equal(copy.layers[0].keys[4, :, :3], cache.layers[0].keys[1])
-    assert (cache.get_seq_length(), copy.get_seq_length()) == (3, 4)
-    assert repeated(empty_cache(), 2).get_seq_length() == 0

@@ -225,12 +225,25 @@ def test_what_all_prompts_begin_with_is_encoded_once(
 
     monkeypatch.setattr(Head, "hidden", counted)
     generation = PackedGeneration(own, Head(own))
-    generation._checked = CONTEXT
+    assert generation._agrees(CONTEXT)
+    assert generation.shares
     passes.clear()
     assert packed(own, prompts, generation=generation) == found
     assert passes[0] == (len(RANKS), len(PROMPTS[1]) - 1)  # the last prompt keeps a token of its own
     monkeypatch.setattr(generations, "SHARED", 1000)
     assert packed(own, prompts) == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_oss"])
+def test_models_with_another_attention_encode_every_prompt_whole(tokenizer: PreTrainedTokenizerFast, kind: str) -> None:
+    """Gemma 2 caps attention scores, GPT-OSS has attention sinks."""
+    own = make_base(kind, tokenizer, head_dim=8, sliding_window=CONTEXT)
+    prompts = [PROMPTS[1] + prompt for prompt in PROMPTS]
+    generation = PackedGeneration(own, Head(own))
+    assert generation.generate(prompts, GREEDY) == [plain(own.model, prompts)]
+    assert generation.joint
+    assert not generation.shares
 
 
 @pytest.mark.slow

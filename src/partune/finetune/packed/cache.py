@@ -25,21 +25,6 @@ def empty_cache() -> Cache:
     return Cache(layer_class_to_replicate=DynamicLayer)
 
 
-def repeated(cache: Cache, times: int) -> Cache:
-    """Return a copy of a cache in which each row is repeated. A forward pass may add tokens to the copy.
-
-    Args:
-        cache: The other cache.
-        times: How often each row is repeated.
-    """
-    copy = empty_cache()
-    for layer in cache.layers:
-        copy.layers.append(DynamicLayer())
-        if layer.keys is not None:
-            copy.layers[-1].update(*(part.repeat_interleave(times, 0) for part in (layer.keys, layer.values)))
-    return copy
-
-
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """The keys and values of a layer. Its `keys` and `values` are views of the tokens so far, (R, H, n, D).
 

@@ -5,16 +5,16 @@
 Without sampling, the tokens are those that transformers' `generate` would give for each adapter and prompt alone:
 
 - Prompts are sorted by length and divided into batches. The tokens with which all prompts of a batch begin, such as
-  worked examples, are encoded once per trial. The rest is encoded in passes with padding on the right, which does not
-  affect the real tokens of a causal model. Then each pass adds one token to all rows of the batch, with keys and values
-  from a cache.
+  worked examples, are encoded and kept once per trial (`prefix`). The rest is encoded in passes with padding on the
+  right, which does not affect the real tokens of a causal model. Then each pass adds one token to all rows of the
+  batch, with keys and values from a cache.
 - A row that has ended leaves the batch. Trials may then have different numbers of rows.
 - Rows share passes only if their lengths have the same rotary frequencies, from the prompt to the last token.
 
 Not every model can be decoded in this way: padding would change a recurrent state. So whenever rows become longer than
 any checked before, a row of that length and a shorter one are decoded this way and compared with passes over whole
 rows. If the logits differ, or rotary frequencies change as a row grows, transformers' `generate` answers one prompt
-after another, each for all trials at once.
+after another, each for all trials at once. If they differ only when the rows share a prefix, no prefix is shared.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from torch import Tensor
 
 from partune.finetune.model import Base, check_vocabulary
 from partune.finetune.packed.adapters import Carrier, Pack, PackedLinear, Ragged
-from partune.finetune.packed.cache import JoinedCache, RoomyLayer, empty_cache, repeated
+from partune.finetune.packed.cache import JoinedCache, RoomyLayer, empty_cache
 from partune.finetune.packed.head import ELEMENTS, Head
 from partune.finetune.packed.likelihoods import TOKENS, carrying
+from partune.finetune.packed.prefix import Prefix, attending
 from partune.finetune.positions import frequencies
 from partune.finetune.scoring.decoding import Draws, Ends, GenerationSettings, chooser, fitted, next_tokens
 from partune.runtime.failures import is_out_of_memory, one_line
@@ -73,7 +74,8 @@ class Rows:
         number: (R,), each row's index in the batch at its start.
         positions: (R, 1), the position of each row's next token.
         real: (R, n), which tokens in the cache are not padding.
-        cache: The keys and values of all tokens so far.
+        cache: The keys and values of each row's own tokens so far.
+        prefix: The keys and values of the tokens before them, which all rows of a trial share; None if there are none.
         ragged: Which rows each trial has; None if each trial has b rows, one trial after another.
     """
 
@@ -83,6 +85,7 @@ class Rows:
     positions: Tensor
     real: Tensor
     cache: Cache
+    prefix: Prefix | None = None
     ragged: Ragged | None = None
 
     @property
@@ -107,7 +110,8 @@ class Rows:
         rows = torch.from_numpy(order).to(self.real.device)
         self.trial, self.number = self.trial[order], self.number[order]
         self.positions, self.real = self.positions[rows], self.real[rows]
-        start = self.real.shape[1] - int(self.positions.max())
+        shared = 0 if self.prefix is None else self.prefix.length
+        start = self.real.shape[1] - (int(self.positions.max()) - shared)
         self.real = self.real[:, start:]
         for layer in self.cache.layers:
             if isinstance(layer, RoomyLayer):
@@ -116,6 +120,7 @@ class Rows:
             left = np.unique(self.trial)
             if 2 * len(left) <= len(self.pack):
                 self.pack, self.trial = self.pack.only(left.tolist()), np.searchsorted(left, self.trial)
+                self.prefix = None if self.prefix is None else self.prefix.only(left.tolist())
             self.ragged = Ragged.of(self.trial, len(self.pack), self.real.device)
         return rows
 
@@ -138,6 +143,7 @@ class PackedGeneration:
         self._checked = 0  # the largest number of tokens of a row for which a check has passed
         self._failed = math.inf  # the smallest number for which one has failed
         # Whether rows may be decoded together. The first check is made at once, the next ones for longer rows.
+        self.shares = True  # whether what prompts have in common at their beginning may be encoded once
         self.joint = not _special(base)
         self.joint = self.joint and self._agrees(LEAST)
         if tokens is None and self._token_bytes:
@@ -224,7 +230,8 @@ class PackedGeneration:
 
     def _size(self, task: _Task, group: Sequence[int]) -> int:
         """Return how many prompts of a group, sorted by length, the next batch has."""
-        return max(1, self.cached // (task.K * self._row(task, group)))
+        common = self._common([task.prompts[index] for index in group])
+        return max(1, self.cached // (task.K * (self._row(task, group) - common)))
 
     def _row(self, task: _Task, group: Sequence[int]) -> int:
         """Return the number of tokens of the longest row of a group, sorted by length, including its answer."""
@@ -239,7 +246,7 @@ class PackedGeneration:
         prompts = [task.prompts[index] for index in batch]
         draws = Draws([task.settings.seed] * (K * b), list(batch) * K) if task.settings.samples else None
         ends = Ends(self.base, task.settings.until)
-        rows, states = self._encode(task, prompts)
+        rows, states = self._encode(task, prompts, self._common(prompts))
         written: Ints = np.zeros((K * b, most), np.int64)
         counts: Ints = np.full(K * b, most)
         live = np.ones(K * b, bool)  # for each row that the batch began with
@@ -259,41 +266,44 @@ class PackedGeneration:
         tokens = [row[:count].tolist() for row, count in zip(written, counts, strict=True)]
         return [tokens[index::b] for index in range(b)]
 
-    def _encode(self, task: _Task, prompts: Sequence[Sequence[int]]) -> tuple[Rows, Tensor]:
+    def _encode(self, task: _Task, prompts: Sequence[Sequence[int]], begin: int) -> tuple[Rows, Tensor]:
         """Return the rows of encoded prompts, and the states (R, d) of their last tokens.
 
         Args:
             task: The pack.
             prompts: The tokens of the prompts, the longest first.
+            begin: How many tokens at the beginning of all prompts are encoded only once; fewer than any prompt has.
         """
         K, b, device = task.K, len(prompts), self.base.device
-        lengths = [len(prompt) for prompt in prompts]
-        begin, shared = self._common(prompts), empty_cache()
+        lengths, shared = [len(prompt) for prompt in prompts], empty_cache()
         if begin:
             task.before_pass()
             with carrying(task.carrier, task.pack):
                 self.head.hidden(torch.tensor([prompts[0][:begin]] * K, device=device), cache=shared)
-        joined, states, first = JoinedCache(K, b, lengths[0]), [], 0
+        prefix = Prefix.of(shared) if begin else None
+        joined, states, first = JoinedCache(K, b, lengths[0] - begin), [], 0
         while first < b:
             width = lengths[first] - begin
-            part = prompts[first : first + max(1, self.tokens // (K * width))]
+            # Attention copies the beginning to every row, so the pass is also limited by the memory for it.
+            most = min(self.tokens // (K * width), self.cached // (K * (begin + width)))
+            part = prompts[first : first + max(1, most)]
             ids = np.zeros((len(part), width), np.int64)
             for row, prompt in enumerate(part):
                 ids[row, : len(prompt) - begin] = prompt[begin:]
-            cache = repeated(shared, len(part))
+            cache = empty_cache()
             positions = torch.arange(begin, begin + width, device=device).unsqueeze(0)
             task.before_pass()
-            with carrying(task.carrier, task.pack):
+            with carrying(task.carrier, task.pack), attending(self.base.model, prefix, positions):
                 passed = torch.from_numpy(ids).to(device).repeat(K, 1)
                 hidden = self.head.hidden(passed, positions=positions, cache=cache)  # (K m, T, d)
-            own = lengths[first : first + len(part)]
-            last = torch.tensor(own, device=device).repeat(K) - begin - 1
+            own = [length - begin for length in lengths[first : first + len(part)]]
+            last = torch.tensor(own, device=device).repeat(K) - 1
             states.append(hidden[torch.arange(len(last), device=device), last].view(K, len(part), -1))
             joined.add(cache, first, own)
             first += len(part)
         positions = torch.tensor(lengths, device=device).repeat(K).unsqueeze(1)  # (K b, 1)
-        real = torch.arange(lengths[0], device=device) >= lengths[0] - positions
-        rows = Rows(task.pack, np.repeat(np.arange(K), b), np.arange(K * b), positions, real, joined.cache())
+        real = torch.arange(lengths[0] - begin, device=device) >= lengths[0] - positions
+        rows = Rows(task.pack, np.repeat(np.arange(K), b), np.arange(K * b), positions, real, joined.cache(), prefix)
         return rows, torch.cat(states, 1).flatten(0, 1)
 
     def _common(self, prompts: Sequence[Sequence[int]]) -> int:
@@ -301,6 +311,8 @@ class PackedGeneration:
 
         Every prompt keeps a token of its own, whose state predicts its first new token.
         """
+        if not self.shares:
+            return 0
         ordered = sorted(map(list, prompts))
         first, last = ordered[0], ordered[-1]  # in lexicographic order, so that all others lie between these two
         most = min(map(len, prompts)) - 1 if len(prompts) > 1 else 0
@@ -317,7 +329,8 @@ class PackedGeneration:
             tokens: (R,), the tokens.
         """
         rows.real = torch.cat([rows.real, rows.real.new_ones(len(tokens), 1)], 1)
-        with carrying(task.carrier, rows.pack, rows.ragged):
+        seeing = attending(self.base.model, rows.prefix, rows.positions, rows.ragged)
+        with carrying(task.carrier, rows.pack, rows.ragged), seeing:
             hidden = self.head.hidden(tokens.unsqueeze(1), rows.real, rows.positions, rows.cache)  # (R, 1, d)
         rows.positions = rows.positions + 1
         return hidden[:, 0]
@@ -374,11 +387,10 @@ class PackedGeneration:
 
     # ----- checks
 
-    @torch.inference_mode()
     def _agrees(self, length: int) -> bool:
         """Return whether decoding rows together gives the logits of passes over whole rows, up to rounding.
 
-        Two rows are decoded with the base model. The shorter one is dropped before the last token.
+        If it does so only for rows that share no prefix, prefixes are no longer shared.
 
         Args:
             length: The number of tokens of the longer row.
@@ -387,8 +399,24 @@ class PackedGeneration:
         shorter = length // 2 if self._frequencies is None else length - 1  # rows of one pass have equal frequencies
         if self._frequencies is not None and self._frequencies(length) != self._frequencies(shorter - STEPS):
             return self.joint
+        agrees, common = self._follows(length, shorter, 0), shorter - STEPS - 1
+        if self.shares and (self._frequencies is None or self._frequencies(length) == self._frequencies(common)):
+            self.shares = agrees and self._follows(length, shorter, common)
+        return agrees
+
+    @torch.inference_mode()
+    def _follows(self, longer: int, shorter: int, common: int) -> bool:
+        """Return whether decoding two rows together gives the logits of passes over whole rows, up to rounding.
+
+        The base model decodes the rows. The shorter one is dropped before the last token.
+
+        Args:
+            longer: The number of tokens of the longer row.
+            shorter: The number of tokens of the shorter row.
+            common: How many tokens at the beginning of both rows are encoded only once.
+        """
         probe = self.head.sentence()[0].tolist()
-        long = (probe * (length // len(probe) + 1))[:length]
+        long = (probe * (longer // len(probe) + 1))[:longer]
         both = [long, long[:shorter]]
         try:
             expected = []
@@ -396,7 +424,7 @@ class PackedGeneration:
                 hidden = self.head.hidden(torch.tensor([row], device=self.base.device))
                 expected.append(self.head.logits(hidden[:, -STEPS - 1 : -1])[0])  # (STEPS, V)
             task = _Task([], GenerationSettings(), None, None, 1, lambda: None)
-            rows, states = self._encode(task, [row[:-STEPS] for row in both])
+            rows, states = self._encode(task, [row[:-STEPS] for row in both], common)
             agrees = True
             for step in range(STEPS):
                 logits = self.head.logits(states)
@@ -410,10 +438,16 @@ class PackedGeneration:
         except Exception as error:  # models raise exceptions of any type
             if is_out_of_memory(error):
                 raise
-            log.debug("%s cannot be decoded jointly: %s", type(self.base.model).__name__, one_line(error))
+            log.debug(
+                "%s cannot decode rows together with %d tokens in common: %s",
+                type(self.base.model).__name__,
+                common,
+                one_line(error),
+            )
             return False
-        self._checked = max(self._checked, length)
-        self._token_bytes = rows.cache_bytes // (length - 1)
+        if not common:
+            self._checked = max(self._checked, longer)
+            self._token_bytes = rows.cache_bytes // (longer - 1)
         return agrees
 
     def _memory(self) -> int:
