@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from partune.optimizers import optimizer
     from partune.optimizers.base import Optimizer
     from partune.space import SPACES, Choice, Float, Int, Space
-    from partune.study import Study
+    from partune.study import Budget, Study
     from partune.study.recorded import RecordedStudy, compare, load_study
     from partune.trial import Observation, Proposal, Status, Trial
     from partune.verdict.models.compare import ModelVerdict, compare_models
@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 # Names are imported when they are first used, so that `import partune` is fast and a search without fine-tuning never
 # loads transformers.
 _HOMES = {
+    "Budget": "study",
     "SPACES": "space",
     "Choice": "space",
     "FineTune": "objectives.finetune",
@@ -44,6 +45,7 @@ _HOMES = {
 
 __all__ = [
     "SPACES",
+    "Budget",
     "Choice",
     "FineTune",
     "Float",

@@ -37,10 +37,13 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    """Continue a study from its record, up to a larger budget if `--budget` is set."""
+    """Continue a study from its record, with a larger budget if a flag sets one."""
     from partune import config
     from partune.report import words
-    from partune.study import from_config
+    from partune.study import Budget, from_config
+
+    limits = arguments.budget, arguments.hours, arguments.device_hours
+    chosen = None if limits == (None, None, None) else Budget(*limits)  # first, because hours count from here
 
     directory = studies.existing(arguments.directory)
     recorded = from_config.recorded(directory, "continue it there, with Study(..., resume=True)", arguments.storage)
@@ -56,12 +59,12 @@ def resume(arguments: argparse.Namespace) -> int:
             arguments.storage,
             watcher=studies.watcher_of(arguments, study_config.run),
         )
-        budget = arguments.budget or study.record.budget or study_config.search.budget
-        if budget < len(study.trials):
+        budget = chosen or Budget.recorded(study.record, study_config.search.budget)
+        if budget.trials is not None and budget.trials < len(study.trials):
             study.close()  # release the record's lock, because nobody else closes the study after this error
-            state = words.progress([trial.status for trial in study.trials], study.record.budget or budget)
+            state = words.progress([trial.status for trial in study.trials], study.record.budget or budget.trials)
             advice = f"the budget is the total number of trials, so use `--budget {len(study.trials)}` or more"
-            raise UserError(f"--budget {budget} is too small for {directory}, where {state}: {advice}")
+            raise UserError(f"--budget {budget.trials} is too small for {directory}, where {state}: {advice}")
         # Write the settings only after the study has accepted them, so that the recorded file can always be resumed.
         if changed:
             study.record.configure(config.dump(recorded))
@@ -70,7 +73,7 @@ def resume(arguments: argparse.Namespace) -> int:
 
 def join(arguments: argparse.Namespace) -> int:
     """Take part in the search of a study that another process leads."""
-    from partune.study import from_config
+    from partune.study import Budget, from_config
 
     directory = studies.existing(arguments.directory)
     study_config = studies.moved(
@@ -79,7 +82,7 @@ def join(arguments: argparse.Namespace) -> int:
     with studies.workers_of(study_config.run) as workers:
         watcher = studies.watcher_of(arguments)
         study = from_config.study(study_config, directory, True, workers, arguments.storage, join=True, watcher=watcher)
-        return studies.run(study, study.record.budget or study_config.search.budget, arguments)
+        return studies.run(study, Budget.recorded(study.record, study_config.search.budget), arguments)
 
 
 def report(arguments: argparse.Namespace) -> int:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Collection
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from partune.errors import shown
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -195,3 +198,14 @@ def integer(least: int, most: int | None = None) -> Callable[[str], int]:
 
     read.__name__ = "integer"  # argparse shows this name in the message about a text that is not an integer
     return read
+
+
+def positive(text: str) -> float:
+    """Parse a number greater than 0, for flags."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number greater than 0, got {shown(text)}")
+    return value

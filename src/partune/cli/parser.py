@@ -190,6 +190,13 @@ def _resume(command: Parser) -> None:
     _add_directory(command)
     about = "Set the total number of trials, including those that have already run."
     command.add_argument("--budget", type=flags.integer(1), help=about)
+    about = (
+        "Set the hours of the clock from now until the study ends with its verdict. Without --budget, the number of "
+    )
+    about += "trials is not limited."
+    command.add_argument("--hours", type=flags.positive, metavar="H", help=about)
+    about = "Set the total hours of all workers, busy or idle, including those that the study has already spent."
+    command.add_argument("--device-hours", type=flags.positive, metavar="H", help=about)
     _add_live(command)
     _add_output(command)
     _add_storage(command)

@@ -12,7 +12,7 @@ from partune.objectives.base import Anchored
 from partune.report.data_notes import loaded_notes
 from partune.report.words import coverage_words, progress, reloaded_words, settings, span
 from partune.runtime import rounding
-from partune.study import Watcher
+from partune.study import Budget, Watcher
 from partune.study.watcher import Watched
 from partune.trial import Config, Status, Trial
 from partune.trial.goals import SCORE, goal_of
@@ -69,27 +69,28 @@ class Terminal(Watcher):
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._study: Watched | None = None
-        self._budget = 0
+        self._budget: Budget | None = None
         self._goal = SCORE
         self._began = 0.0
 
-    def began(self, study: Watched, budget: int) -> None:
+    def began(self, study: Watched, budget: Budget) -> None:
         """Print which study begins or continues, and start the progress bar.
 
         Args:
             study: The study, as far as a watcher may see it.
-            budget: The total number of trials.
+            budget: What the study may spend.
         """
         from partune.runtime.console import progress_bar
 
         self._study, self._budget, self._began = study, budget, time.monotonic()
         done = self._done()
         if study.directory is not None:
-            state = progress([trial.status for trial in study.trials], budget) if study.trials else f"{budget} trials"
+            statuses = [trial.status for trial in study.trials]
+            state = progress(statuses, budget.trials) if study.trials else budget.words
             self._print(f"Study {study.directory}: {state}")
         if self.console.is_terminal:
             self._bar = progress_bar(self.console)
-            self._task = self._bar.add_task("loading", total=budget, completed=done)  # not 0 for a resumed study
+            self._task = self._bar.add_task("loading", total=budget.trials, completed=done)  # not 0 for a resumed study
             self._bar.start()
 
     def noted(self, line: str) -> None:
@@ -231,14 +232,21 @@ class Terminal(Watcher):
         return sum(trial.status.final for trial in self._study.trials) if self._study is not None else 0
 
     def _left(self) -> str:
-        """Return the remaining time from the median time per trial, because one slow trial would distort a mean."""
+        """Return the remaining time: that of the trials, or that of the clock if it is limited and shorter."""
         assert self._study is not None
+        assert self._budget is not None
         seconds = [
             trial.observation.cost["seconds"]
             for trial in self._study.trials
             if trial.observation is not None and "seconds" in trial.observation.cost
         ]
-        return span(statistics.median(seconds) * (self._budget - self._done())) if seconds else "?"
+        left = []
+        if self._budget.trials is not None and seconds:
+            # The median, because one slow trial would distort a mean.
+            left.append(statistics.median(seconds) * (self._budget.trials - self._done()))
+        if self._budget.deadline is not None:
+            left.append(max(0.0, self._budget.deadline - time.time()))
+        return span(min(left)) if left else "?"
 
 
 def _scored(scoring: Mapping[str, Any]) -> str:

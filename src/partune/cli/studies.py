@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from partune.config import Run, StudyConfig
     from partune.record.record import Record
     from partune.report.plain_data import Summary
-    from partune.study import Study, Watcher
+    from partune.study import Budget, Study, Watcher
     from partune.workers.base import Workers
 
 INTERRUPTED = 130  # the exit status after Ctrl-C, by the convention of shells: 128 + SIGINT
 
 
 def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
-    """Begin a study and run it.
+    """Begin a study and run it. Limits in hours count from here.
 
     Args:
         arguments: The parsed arguments. Flags override the file.
@@ -46,6 +46,7 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
 
     flagged = config.located(flags.given(arguments), Path.cwd())
     study_config = config.parse(config.merged(mapping, flagged))
+    budget = from_config.budget(study_config)
     fixed, study_config = from_config.fixed(study_config), from_config.with_space(study_config)
     if arguments.print_config:
         print_yaml(lambda ascii_only: config.dump(study_config, ascii_only))
@@ -57,7 +58,7 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     with workers_of(study_config.run) as workers:
         directory = new_directory(arguments, study_config)
         study = from_config.study(study_config, directory, False, workers, study_config.run.storage, watcher=watcher)
-        return run(study, study_config.search.budget, arguments)
+        return run(study, budget, arguments)
 
 
 def print_yaml(dump: Callable[[bool], str]) -> None:
@@ -188,12 +189,12 @@ def existing(directory: str) -> Path:
     return path
 
 
-def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
+def run(study: Study, budget: Budget, arguments: argparse.Namespace) -> int:
     """Run a study to its budget, show its results and close it.
 
     Args:
         study: A new or continued study.
-        budget: The total number of trials.
+        budget: What the study may spend.
         arguments: The parsed arguments: --json, --quiet and --live.
 
     Returns:
@@ -209,7 +210,7 @@ def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
         from partune.report.words import progress
         from partune.study.calls import continuing
 
-        state = progress([trial.status for trial in study.trials], budget)
+        state = progress([trial.status for trial in study.trials], budget.trials)
         line = f"\nInterrupted: {state}. Continue with: {continuing(directory)}"
         print(line, file=sys.stderr if arguments.json else sys.stdout)
         return INTERRUPTED

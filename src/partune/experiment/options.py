@@ -15,6 +15,7 @@ OWN = {  # settings of a study that an experiment decides itself, and what to do
     "search.algorithm": "use `--algorithms`",
     "search.seed": "use `--seeds`",
     "search.options": "its algorithms run with their defaults",
+    **{f"search.{name}": "its studies have equally many trials; use `--budget`" for name in ("hours", "device_hours")},
     "run.storage": "its studies keep their records in its folder",
     **{f"run.{name}": "its studies run in processes of this machine; use `--processes`" for name in Where.model_fields},
 }

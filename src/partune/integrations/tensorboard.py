@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from partune.errors import UserError
 from partune.integrations.tracking import TrackedRun, Tracker, plain_name
+from partune.study.budget import Budget
 from partune.study.watcher import Watched
 
 FOLDER = "tensorboard"
@@ -22,12 +23,12 @@ class TensorBoard(Tracker):
     name = "tensorboard"
     packages = ("tensorboard", "torch")
 
-    def began(self, study: Watched, budget: int) -> None:
+    def began(self, study: Watched, budget: Budget) -> None:
         """Refuse a study in memory, which has no folder.
 
         Args:
             study: The study.
-            budget: The total number of trials.
+            budget: What the study may spend.
         """
         if study.directory is None:
             raise UserError("tracking with tensorboard writes into the study's directory: pass a `directory`")

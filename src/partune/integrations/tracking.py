@@ -30,6 +30,7 @@ import numpy as np
 
 from partune.errors import reason
 from partune.runtime import extras
+from partune.study.budget import Budget
 from partune.study.watcher import Watched, Watcher
 from partune.trial import Config, Observation, Status, Trial
 from partune.trial.goals import SCORE, goal_of, text_loss
@@ -125,12 +126,12 @@ class Tracker(Watcher, ABC):
     def limited(self, limits: Any) -> None:
         """Ignore the smallest gain that can be shown, which is for people."""
 
-    def began(self, study: Watched, budget: int) -> None:
+    def began(self, study: Watched, budget: Budget) -> None:
         """Note which runs of the study were sent before.
 
         Args:
             study: The study.
-            budget: The total number of trials.
+            budget: What the study may spend.
         """
         self._study = study
         self._failed = False

@@ -20,3 +20,8 @@ class Look:
     seeds: int
     defaults: int = 0
     others: int = 0
+
+    @property
+    def form(self) -> dict[str, int]:
+        """The attributes as they are recorded. With one baseline, this is the form of older versions."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value or name != "others"}

@@ -301,16 +301,29 @@ class Record:
 
     @property
     def budget(self) -> int | None:
-        """The total number of trials that the study was last asked to reach; None if it has never run."""
+        """The total number of trials that the study may reach; None if it has never run, or if only hours limit it."""
         budget: int | None = self._note("budget")
         with self._undamaged("its budget"):
             forms.of_type(budget, int | None, "budget")
         return budget
 
-    def plan(self, budget: int) -> None:
-        """Record the total number of trials that the study is to reach, if that is not the number on record."""
-        if budget != self.budget:
-            self._set_note("budget", budget)
+    @property
+    def time_limits(self) -> Mapping[str, float]:
+        """The limits in hours of the last run, by name, and "over": 1 if they ended its search."""
+        limits: Mapping[str, float] = self._note("time_limits", {})
+        with self._undamaged("its limits in hours"):
+            return {name: float(forms.of_type(limit, int | float, name)) for name, limit in limits.items()}
+
+    def plan(self, budget: int | None, time_limits: Mapping[str, float]) -> None:
+        """Record what the study may spend, as far as it is not on record.
+
+        Args:
+            budget: The total number of trials; None for no limit.
+            time_limits: The limits in hours; empty for none.
+        """
+        for name, limit in (("budget", budget), ("time_limits", dict(time_limits))):
+            if limit != getattr(self, name):
+                self._set_note(name, limit)
 
     @property
     def looks(self) -> list[Look]:
@@ -323,9 +336,7 @@ class Record:
         """Record the runs of a new verdict, if they differ from those of the last one."""
         before = self.looks
         if before[-1:] != [look]:
-            looks = [dataclasses.asdict(noted) for noted in (*before, look)]
-            # With one baseline, the form of older versions is kept.
-            self._set_note("looks", [{k: v for k, v in noted.items() if v or k != "others"} for noted in looks])
+            self._set_note("looks", [noted.form for noted in (*before, look)])
 
     @property
     def stopped(self) -> str | None:
@@ -361,15 +372,12 @@ class Record:
         """Append a proposed trial before it runs."""
         from optuna.trial import TrialState, create_trial
 
+        proposal = forms.proposal_form(trial)
         frozen = create_trial(
             state=TrialState.RUNNING,
             params=dict(trial.config),
             distributions={name: self._distributions[name] for name in trial.config},
-            user_attrs={
-                "proposal": forms.proposal_form(trial),
-                "attempts": trial.attempts,
-                "driver": self.drivers.name,
-            },
+            user_attrs={"proposal": proposal, "attempts": trial.attempts, "driver": self.drivers.name},
         )
         with self.turn():
             self.drivers.confirm()

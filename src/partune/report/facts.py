@@ -109,9 +109,15 @@ class Facts:
 
     @property
     def searched(self) -> bool:
-        """Whether the budget is used up, or all of a finite space is tried, and all trials have ended."""
-        spent = len(self.trials) >= min(self.budget, self.space.size or math.inf)
-        return spent and all(trial.status.final for trial in self.trials)
+        """Whether the budget is used up, or all of a finite space is tried, and all trials have ended.
+
+        If the hours of a study ended its search, trials that were interrupted before do not count.
+        """
+        if self.summary["time_limits"].get("over"):
+            return True
+        endless = self.summary["budget"] is None and self.summary["time_limits"]
+        most = min(math.inf if endless else self.budget, self.space.size or math.inf)
+        return len(self.trials) >= most and all(trial.status.final for trial in self.trials)
 
     # ----- trials
 

@@ -65,7 +65,7 @@ def follow(directory: Path, storage: str | None = None, wanted: Callable[[], boo
 
 def news(record: Record) -> object:
     """Return a value that changes whenever a report of the record would change."""
-    return [trial.status for trial in record.trials()], len(record.anchors()), record.budget
+    return [trial.status for trial in record.trials()], len(record.anchors()), record.budget, record.time_limits
 
 
 def accompany(directory: Path, storage: str | None, parent: int) -> None:

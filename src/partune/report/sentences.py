@@ -157,8 +157,11 @@ def remarks(facts: Facts) -> list[str]:
     lines = [stopped] if (stopped := words.stopped_words(summary)) else []
     if not facts.over:
         lines.append(
-            f"{words.progress([trial.status for trial in facts.trials], facts.budget)}: all results are preliminary."
+            f"{words.progress([trial.status for trial in facts.trials], facts.summary['budget'])}: all results are "
+            "preliminary."
         )
+    if ended := words.out_of_time_words(summary):
+        lines.append(ended)
     if facts.winner is not None and (chance := chance_words(summary)):
         lines.append(chance)
     lines += words.loss_words(summary)

@@ -58,6 +58,7 @@ def summarise(record: Record) -> Summary:
         "algorithm": record.header["algorithm"],
         "seed": record.header["seed"],
         "budget": record.budget,
+        "time_limits": dict(record.time_limits),
         "space": record.space.describe(),
         "versions": dict(record.header["versions"]),
         "loaded": dict(record.loaded),
@@ -230,7 +231,9 @@ def _no_verdict(record: Record, winner: Trial | None) -> str:
         failed = f"scoring the winner, trial {winner.number}, on the held-out items failed"
         return f"No verdict: {failed} ({scored.observation.error}); `partune resume` tries again."
     trials = record.trials()
-    if len(trials) < (record.budget or 0) or not all(trial.status.final for trial in trials):
+    endless = record.budget is None and record.time_limits
+    running = endless or len(trials) < (record.budget or 0) or not all(trial.status.final for trial in trials)
+    if running and not record.time_limits.get("over"):
         return "No verdict yet: the winner is tested when all trials of the budget have ended."
     return (
         "No verdict yet: more runs and scores are needed. If the study is not running, continue it with "

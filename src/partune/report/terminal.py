@@ -22,6 +22,7 @@ from partune.report.words import (
     coverage_words,
     heading_of_test,
     loss_words,
+    out_of_time_words,
     progress,
     remark,
     score_of,
@@ -190,4 +191,4 @@ def _spent(summary: Summary) -> str:
         text += f"; workers busy for {rounding.percent(summary['utilisation'])} of the search"
     if seconds["anchors"]:
         text += f"; baselines and verdict: {span(seconds['anchors'])}"
-    return text + "."
+    return f"{text}. {out_of_time_words(summary)}".rstrip()

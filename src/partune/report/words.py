@@ -21,16 +21,17 @@ def several(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def progress(statuses: Sequence[Status], budget: int) -> str:
+def progress(statuses: Sequence[Status], budget: int | None) -> str:
     """Return how many trials of a search's budget have ended, and how many more have begun.
 
     Args:
         statuses: The status of each trial.
-        budget: The number of trials that the study may start.
+        budget: The number of trials that the study may start; None if it is not limited.
     """
     ended = sum(status.final for status in statuses)
     begun = len(statuses) - ended
-    text = f"{ended:,} of {several(budget, 'trial')} {'has' if ended == 1 else 'have'} ended"
+    of_all = several(ended, "trial") if budget is None else f"{ended:,} of {several(budget, 'trial')}"
+    text = f"{of_all} {'has' if ended == 1 else 'have'} ended"
     return f"{text}, {begun:,} more {'has' if begun == 1 else 'have'} begun" if begun else text
 
 
@@ -151,3 +152,28 @@ def span(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def limits(trials: int | None, hours: float | None, device_hours: float | None) -> str:
+    """Return the limits of a budget as words.
+
+    Args:
+        trials: The number of trials, if it is limited.
+        hours: The hours of the clock, if they are limited.
+        device_hours: The hours of all workers, if they are limited.
+    """
+    words = [
+        None if trials is None else several(trials, "trial"),
+        None if hours is None else span(3600 * hours),
+        None if device_hours is None else f"{span(3600 * device_hours)} of all workers",
+    ]
+    return " or ".join(limit for limit in words if limit is not None)
+
+
+def out_of_time_words(summary: Summary) -> str:
+    """Return the sentence that says that hours ended the search; empty if they did not."""
+    limited = summary["time_limits"]
+    if not limited.get("over"):
+        return ""
+    limit = limits(None, limited.get("hours"), limited.get("device_hours"))
+    return f"The limit of {limit} ended the search after {several(len(summary['trials']), 'trial')}."

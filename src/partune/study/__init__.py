@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from partune.study.budget import Budget
 from partune.study.stopped import FutileError, StoppedError, UntrustworthyError
 from partune.study.study import Study
 from partune.study.watcher import Watcher, Watchers
 
 __all__ = [
+    "Budget",
     "FutileError",
     "StoppedError",
     "Study",

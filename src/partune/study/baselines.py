@@ -40,7 +40,7 @@ from partune.verdict.winner import (
     ships_fresh,
     what_items_show,
 )
-from partune.workers.base import WorkerLostError, Workers
+from partune.workers.base import Meter, WorkerLostError, Workers
 
 
 class _OutsideSearch:
@@ -222,6 +222,7 @@ class Ending(_OutsideSearch):
             if not trials:
                 return
             self._watcher.phase("confirm")
+            meter = Meter(pool)
             names: dict[Future[Observation], FurtherRun] = {}
             for trial in trials:
                 name = Confirmation(trial.number, run)
@@ -229,7 +230,7 @@ class Ending(_OutsideSearch):
                 adapter = None if self._calls is None else self._record.adapter(name).absolute()
                 future = pool.submit(observed, self._objective, further, adapter, None)
                 self._running[future], names[future] = further, name
-            for recorded in self._record_results(names):
+            for recorded in self._record_results(names, meter):
                 self._record.artifacts.discard(recorded)  # deletes the checkpoint that a preempted run may have left
 
     def run_fresh(self, pool: Workers) -> None:
@@ -246,6 +247,7 @@ class Ending(_OutsideSearch):
         if self._calls is None or winner is None or not missing:
             return
         self._watcher.phase("fresh")
+        meter = Meter(pool)
         names: dict[Future[Observation], FurtherRun] = {}
         for name in missing:  # all at once, so that they can make a pack
             # The seeds of the defaults are derived from 0, and those of trial n from n + 1, so that they all differ.
@@ -256,7 +258,7 @@ class Ending(_OutsideSearch):
             trial = self._further_run(number, config, Purpose.FRESH, key, name.run)
             future = pool.submit(observed_fresh, self._calls.objective, trial, self._record.adapter(name).absolute())
             self._running[future], names[future] = trial, name
-        for recorded in self._record_results(names):
+        for recorded in self._record_results(names, meter):
             of_baseline = isinstance(recorded, FreshRun) and recorded.of_baseline
             if self._settings.search.ship == "first" or of_baseline:
                 self._record.artifacts.discard(recorded)  # deletes the checkpoint that a preempted run may have left
@@ -330,11 +332,14 @@ class Ending(_OutsideSearch):
         order = derived_seed(self._seed, Purpose.ORDER, int(purpose), *run)
         return Trial(number, config, seed=derived_seed(self._seed, purpose, *run), order=order)
 
-    def _record_results(self, names: Mapping[Future[Observation], FurtherRun]) -> Iterator[FurtherRun]:
+    def _record_results(self, names: Mapping[Future[Observation], FurtherRun], meter: Meter) -> Iterator[FurtherRun]:
         """Record the results of further runs, and yield the name of each recorded run.
 
         A run whose worker died is not recorded, because its configuration need not be the cause. It runs again when the
         study is resumed.
+
+        names: The runs by their futures.
+        meter: The meter of the workers' seconds since the runs began.
 
         Raises:
             UserError: Workers died. It is raised after all runs have ended.
@@ -346,7 +351,9 @@ class Ending(_OutsideSearch):
             except WorkerLostError as error:
                 missing[name.words] = error
                 continue
-            self._note(name, self._running[future].finished(observation, told=0))
+            cost = {**observation.cost, "worker_seconds": meter.take()}
+            final = self._running[future].finished(dataclasses.replace(observation, cost=cost), told=0)
+            self._note(name, final)
             yield name
         if missing:
             raise lost(self._record.directory, ", ".join(missing), *missing.values())

@@ -11,7 +11,7 @@ from partune.config import StudyConfig, vetting
 from partune.errors import UserError
 from partune.record.record import CONFIG, Record
 from partune.space import SPACES, Space
-from partune.study import Study, Watcher
+from partune.study import Budget, Study, Watcher
 from partune.study.settings import file_keywords
 from partune.workers.base import Workers
 
@@ -57,6 +57,14 @@ def study(
         storage=storage,
         join=join,
     )
+
+
+def budget(study_config: StudyConfig) -> Budget:
+    """Return what a study may spend: the number of trials is a limit by default, but not beside hours."""
+    search = study_config.search
+    in_hours = search.hours is not None or search.device_hours is not None
+    trials = search.budget if "budget" in search.model_fields_set or not in_hours else None
+    return Budget(trials, search.hours, search.device_hours)
 
 
 def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfig:

@@ -23,17 +23,20 @@ from partune.optimizers import optimizer_with
 from partune.optimizers.base import Optimizer, Sampler
 from partune.space import Space
 from partune.study.calls import continuing
+from partune.study.schedule import Schedule
 from partune.study.seeds import Purpose, derived_seed
 from partune.study.settings import Settings
 from partune.study.state import State, light
 from partune.study.stopped import FutileError
 from partune.trial import Observation, Status, Trial
 from partune.trial.rungs import ETA, Rungs
-from partune.workers.base import Meter, WorkerLostError, Workers
+from partune.workers.base import WorkerLostError, Workers
 
 POLL = 1.0  # the largest number of seconds between two checks of the other drivers' progress
 SAME = 3  # the number of trials that may fail with the same exception before the study stops
 SPARE = 3  # adapters that a running study keeps beyond the wanted number, because the winner need not score best
+
+UNLIMITED = 10**9  # trials, where only hours are limited
 
 Running = dict[Future[Observation], Trial]
 
@@ -90,6 +93,7 @@ class Loop:
     Attributes:
         running: The running trials by their futures, including confirmations and fresh runs.
         rungs: The early stopping at rungs; None if trials are not stopped early.
+        out_of_time: Whether the last search ended because no further trial could end in time.
     """
 
     def __init__(
@@ -120,6 +124,8 @@ class Loop:
         self._watcher = settings.watcher
         self._keeps_adapters = keeps_adapters
         self.running: Running = {}
+        self.out_of_time = False
+        self._schedule: Schedule | None = None
         self.rungs = Rungs() if settings.run.stop == "rungs" else None
         self._started_here: set[int] = set()  # the numbers of the trials that this driver is running
         self._ended_before: set[int] = set()  # the numbers of the trials that ended before this run
@@ -136,8 +142,8 @@ class Loop:
         # With rungs, additional trials wait, so that the slot of a stopped trial is filled at once.
         return slots + math.ceil(slots * (1 - 1 / ETA))
 
-    def search(self, pool: Workers, budget: int, slots: int) -> None:
-        """Keep every worker's slots filled until the budget is spent.
+    def search(self, pool: Workers, schedule: Schedule) -> None:
+        """Keep every worker's slots filled until the budget is spent or the time is over.
 
         If trials run in this process, those of a pack may begin and end together. Such trials form a round, and the
         next trials are proposed only after all results of the round are told. So a repeated study makes the same
@@ -145,16 +151,17 @@ class Loop:
 
         Args:
             pool: The workers.
-            budget: The number of trials that all drivers together may start.
-            slots: The number of trials to run at once per worker.
+            schedule: What all drivers together may spend, and whether a trial can still end in time.
         """
         state, running = self._state, self.running
+        self._schedule, self.out_of_time = schedule, False
+        budget, slots = schedule.budget.trials or UNLIMITED, schedule.slots
         self._ended_before = {trial.number for trial in state.trials if trial.status.final}
         rounds = slots > 1 and self._objective.even and self.rungs is None and not pool.remote
         self._leaders = state.leading(state.trials, self._adapters_to_keep)
         running.clear()
         self._started_here.clear()
-        meter = Meter(pool)
+        meter = schedule.meter
         pause = POLL / 16
         while True:
             pool.remain(max(0, budget - state.ended))
@@ -195,6 +202,10 @@ class Loop:
         with self._record.turn():
             self._catch_up()
             trial = self._interrupted()
+            wanted = trial is not None or len(self._state) < budget
+            self.out_of_time = wanted and self._schedule is not None and not self._schedule.permits()
+            if self.out_of_time:
+                return None
             if trial is not None:
                 trial = trial.started()
                 self._record.restart(trial)
@@ -269,7 +280,10 @@ class Loop:
     def _waits_for_others(self, budget: int) -> bool:
         """Return whether this driver, which has nothing to run, should wait for results or deaths of other drivers."""
         joined_and_spent = self._settings.join and len(self._state) >= budget
-        return bool(self._state.unfinished) and not joined_and_spent
+        unfinished = self._state.unfinished
+        if self.out_of_time:  # interrupted trials stay as they are
+            unfinished = {number for number in unfinished if not self._record.abandoned(number)}
+        return bool(unfinished) and not joined_and_spent
 
     def _interrupted(self) -> Trial | None:
         """Return the first unfinished trial that no driver is running, or None."""

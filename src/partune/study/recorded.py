@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from partune.record.record import Record
 from partune.runtime.paths import as_path
+from partune.study.budget import Budget
 from partune.trial import Trial
 from partune.trial.names import RunName
 from partune.verdict.paired import Verdict
@@ -129,11 +130,11 @@ class RecordedStudy:
         tools = tuple(RECIPES) if recipes is None else tuple(recipes) or ("none",)
         return write(self.directory, Path(out), trial, merge, self._storage, tools, anyway, quantize, check)
 
-    def resume(self, budget: int | None = None) -> Study:
+    def resume(self, budget: int | Budget | None = None) -> Study:
         """Continue the study in this process with the settings in its file, and return it when it has ended.
 
         Args:
-            budget: The total number of trials; by default the recorded budget.
+            budget: The total number of trials, or a `Budget`; by default the recorded budget with its deadline.
 
         Raises:
             UserError: The study was begun from Python and has no file, or another process leads it.
@@ -143,8 +144,7 @@ class RecordedStudy:
         otherwise = "continue it there, with Study(..., resume=True)"
         study_config = from_config.recorded(self.directory, otherwise, self._storage)
         study = from_config.study(study_config, self.directory, True, storage=self._storage)
-        recorded = self._record.budget or study_config.search.budget
-        return study.run(recorded if budget is None else budget)
+        return study.run(Budget.recorded(self._record, study_config.search.budget) if budget is None else budget)
 
 
 def load_study(directory: str | Path, storage: str | None = None) -> RecordedStudy:

@@ -12,14 +12,17 @@ from partune.objectives.base import Anchored, Objective, not_searched
 from partune.objectives.function import as_objective
 from partune.optimizers.base import Optimizer
 from partune.record.record import Record
+from partune.report.words import span
 from partune.runtime.paths import as_path
 from partune.runtime.preemption import terminated_as_interrupted
 from partune.runtime.urls import masked
 from partune.space import Space
 from partune.study import opening
 from partune.study.baselines import Baselines, Ending
-from partune.study.calls import Calls
+from partune.study.budget import Budget
+from partune.study.calls import Calls, continuing
 from partune.study.loop import Loop, Searcher
+from partune.study.schedule import Schedule
 from partune.study.settings import Keywords, Settings
 from partune.study.state import State, scored_winner
 from partune.study.stopped import StoppedError
@@ -187,7 +190,7 @@ class Study:
 
     # ----- the run
 
-    def run(self, budget: int, workers: int = 1) -> Study:
+    def run(self, budget: int | Budget, workers: int = 1) -> Study:
         """Run the study until `budget` trials in total have started and all of them have ended.
 
         Failed trials count, but baselines do not. If a run is interrupted, the next call of `run` continues it. The
@@ -196,7 +199,8 @@ class Study:
         trials wait, so that the slot of a stopped trial is filled at once.
 
         Args:
-            budget: The total number of trials, including those of earlier runs.
+            budget: The total number of trials, including those of earlier runs; or a `Budget`, which may also limit
+                the hours.
             workers: The number of threads of this process; ignored if the study has worker processes.
 
         Returns:
@@ -204,13 +208,13 @@ class Study:
 
         Raises:
             UserError: An argument is not valid, or a worker died before it returned a result that the study needs.
-            StoppedError: The results of the study would be useless.
+            StoppedError: The results of the study would be useless, or its hours were over before a trial began.
         """
-        for name, value in (("budget", budget), ("workers", workers)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} must be an integer, and {name} >= 1 must hold, got {shown(value)}")
+        budget = Budget.of(budget)
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise UserError(f"workers must be an integer, and workers >= 1 must hold, got {shown(workers)}")
         if not self.settings.join:
-            self.record.plan(budget)
+            self.record.plan(budget.trials, budget.time_limits)
             self.record.stop(None)
         self.watcher.began(self, budget)
         try:
@@ -230,7 +234,7 @@ class Study:
             with suppress(UserError, OSError):
                 self.record.stop(masked(str(error)))
 
-    def _run(self, budget: int, workers: int) -> None:
+    def _run(self, budget: Budget, workers: int) -> None:
         """Score the baselines, search, confirm, and score the winner; a driver that joined only searches."""
         leads = not self.settings.join
         if self._baselines is not None:
@@ -240,8 +244,13 @@ class Study:
         with self._workers_or(in_process(workers, workers * slots)) as pool:
             pool.hold(slots)
             try:
-                self._loop.search(pool, budget, slots)
+                schedule = Schedule(self._state, self.settings, budget, pool, slots)
+                if leads and schedule.limited:
+                    self.watcher.noted(schedule.sentence)
+                self._loop.search(pool, schedule)
                 if leads:
+                    if self._loop.out_of_time:
+                        self._note_end(schedule)
                     self._ending.confirm(pool)
                     self._ending.run_fresh(pool)
             except BaseException:
@@ -249,6 +258,17 @@ class Study:
                 raise
         if leads:
             self._ending.score_winner()
+
+    def _note_end(self, schedule: Schedule) -> None:
+        """Record that the hours of a search are over; raise StoppedError if no trial has begun."""
+        if not len(self._state):
+            left = span(max(0.0, schedule.left()))
+            raise StoppedError(
+                f"{schedule.budget.words} are not enough: {left} are left, but a trial may take "
+                f"{span(schedule.trial())}, and the runs after it {span(schedule.ending())}. With more time: "
+                f"{continuing(self.directory)}{'' if self.directory is None else ' --hours H'}"
+            )
+        self.record.plan(len(self._state), {**schedule.budget.time_limits, "over": 1.0})
 
     def _workers_or(self, threads: Workers) -> AbstractContextManager[Workers]:
         """Return the study's worker processes, which outlive a run, or else the threads, which end with the run."""

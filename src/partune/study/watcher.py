@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from partune.objectives.base import Objective
+from partune.study.budget import Budget
 from partune.trial import Trial
 from partune.trial.names import RunName
 from partune.verdict.limits import Limits
@@ -42,12 +43,12 @@ class Watcher:
         """Receive a note about something that the user may not expect."""
         warnings.warn(line, stacklevel=4)
 
-    def began(self, study: Watched, budget: int) -> None:
+    def began(self, study: Watched, budget: Budget) -> None:
         """Receive the beginning of a run.
 
         Args:
             study: The study.
-            budget: The total number of trials that the study should make.
+            budget: What the study may spend.
         """
 
     def phase(self, name: str) -> None:
@@ -97,7 +98,7 @@ class Watchers(Watcher):
         for watcher in self.watchers:
             watcher.noted(line)
 
-    def began(self, study: Watched, budget: int) -> None:
+    def began(self, study: Watched, budget: Budget) -> None:
         """Pass on the beginning of a run."""
         for watcher in self.watchers:
             watcher.began(study, budget)

@@ -76,6 +76,12 @@ class Meter:
         self._seconds += self._workers.count * (now - self._since)
         self._since = now
 
+    @property
+    def pending(self) -> float:
+        """The worker-seconds since the last call of `take`."""
+        self.update()
+        return self._seconds
+
     def take(self) -> float:
         """Return the worker-seconds since the last call, or since the beginning."""
         self.update()

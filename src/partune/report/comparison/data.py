@@ -104,7 +104,7 @@ def _check(studies: Sequence[Facts]) -> None:
     first, objective = studies[0], _objective(studies[0])
     for study in studies:
         if not study.trials or not study.over:
-            far = words.progress([trial.status for trial in study.trials], study.budget)
+            far = words.progress([trial.status for trial in study.trials], study.summary["budget"])
             raise UserError(
                 f"{_name(study)} is not finished, {far}: continue it with `{command_on('resume', _name(study))}`"
             )

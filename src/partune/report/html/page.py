@@ -81,7 +81,7 @@ class Page:
         """Return the line below the heading, which shows the study's progress."""
         summary = self.facts.summary
         return (
-            f"{words.progress([trial.status for trial in self.facts.trials], self.facts.budget)} "
+            f"{words.progress([trial.status for trial in self.facts.trials], summary['budget'])} "
             f"({counts(self.facts.trials)}) by {summary['algorithm']}, seed {summary['seed']}"
         )
 
