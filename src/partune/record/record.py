@@ -314,14 +314,14 @@ class Record:
         with self._undamaged("its limits in hours"):
             return {name: float(forms.of_type(limit, int | float, name)) for name, limit in limits.items()}
 
-    def plan(self, budget: int | None, time_limits: Mapping[str, float]) -> None:
+    def plan(self, budget: int | None, time_limits: Mapping[str, float] | None = None) -> None:
         """Record what the study may spend, as far as it is not on record.
 
         Args:
             budget: The total number of trials; None for no limit.
-            time_limits: The limits in hours; empty for none.
+            time_limits: The limits in hours; None for none.
         """
-        for name, limit in (("budget", budget), ("time_limits", dict(time_limits))):
+        for name, limit in (("budget", budget), ("time_limits", dict(time_limits or {}))):
             if limit != getattr(self, name):
                 self._set_note(name, limit)
 

@@ -70,18 +70,22 @@ class Schedule:
         return left
 
     def trial(self) -> float:
-        """Return the seconds within which a trial is expected to end."""
+        """Return the seconds within which a trial is expected to end, if all slots are filled."""
+        # The seconds of a trial in a pack are its share of the pack's, which has a trial in each slot.
+        return self.slots * self._usual()
+
+    def _usual(self) -> float:
+        """Return the seconds that most trials take at most, each alone or as its share of a pack."""
         if seconds := [_seconds(trial) for trial in self._state.trials if trial.status is Status.DONE]:
             return float(np.quantile(seconds, USUAL))
-        # No trial has ended. The trials of a pack share a device, so each may take as long as all of them one by one.
         baseline = self._state.baselines.get(Baseline.DEFAULTS)
-        return 0.0 if baseline is None else self.slots * _seconds(baseline)
+        return 0.0 if baseline is None else _seconds(baseline)
 
     def ending(self) -> float:
         """Return the seconds that everything after the search is expected to take."""
         baselines, search = self._state.baselines, self._settings.search
         leaders = [_seconds(trial) for trial in ranked(self._state.trials)[: max(LEADERS, search.confirm)]]
-        winner = max(leaders, default=self.trial())
+        winner = max(leaders, default=self._usual())
         seconds = 0.0
         if not any(isinstance(name, Confirmation) for name in baselines):
             seconds += sum(self._together([winner] * size) for size in halvings(search.confirm))
@@ -103,17 +107,16 @@ class Schedule:
         return [baselines[name] for name in missing if name in baselines]
 
     def _together(self, runs: Sequence[float]) -> float:
-        """Return how long runs of some seconds take on all slots, at most; Graham 1969, on list scheduling."""
-        at_once = max(1, self._pool.count) * self.slots
-        return sum(runs) / at_once + (1 - 1 / at_once) * max(runs, default=0.0)
+        """Return how long runs of some seconds take on all workers, at most; Graham 1969, on list scheduling."""
+        workers = max(1, self._pool.count)
+        return sum(runs) / workers + (1 - 1 / workers) * self.slots * max(runs, default=0.0)
 
     def expected(self) -> int:
         """Return the number of further trials for which there is room, from the trials that have ended so far."""
         done = [_seconds(trial) for trial in self._state.trials if trial.status is Status.DONE]
-        at_once = max(1, self._pool.count) * (self.slots if done else 1)
-        each = float(np.median(done)) if done else self.trial() / self.slots
+        each = float(np.median(done)) if done else self._usual()
         room = self.left() - self.ending()
-        return max(0, int(at_once * room / each)) if each else 0
+        return max(0, int(max(1, self._pool.count) * room / each)) if each else 0
 
     @property
     def sentence(self) -> str:
