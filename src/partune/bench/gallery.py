@@ -281,7 +281,7 @@ def annealed(course: Course, frame: Frame) -> Layers:
     """Draw the moves of simulated annealing, both accepted and refused.
 
     Args:
-        course: The study; its `seen` has, after each result, the trial at which the walk then stood.
+        course: The study; its `seen` has, after each result, the number of the trial where the walk stands.
         frame: The square.
     """
     n_init = cast(Annealing, course.study.optimizer).n_init
@@ -304,7 +304,7 @@ def climbed(course: Course, frame: Frame) -> Layers:
     """Draw the climbs of iterated local search, the local optima, and the long moves away from them.
 
     Args:
-        course: The study; its `seen` has, after each result, the trial at which the walk then stood.
+        course: The study; its `seen` has, after each result, the number of the trial where the walk stands.
         frame: The square.
     """
     optimizer = cast(IteratedLocalSearch, course.study.optimizer)
