@@ -129,7 +129,7 @@ def test_validation_rows_among_the_rows_are_told(leaky: Path, capsys: pytest.Cap
     out = capsys.readouterr().out
     assert "1 of the 2 validation rows asks what a training row asks (row 3): " in out
     assert "  row 3: why\n" in out
-    assert "Not found are rewordings" in out
+    assert "It does not find rewordings" in out
 
 
 def test_the_file_of_validation_rows_is_described_as_the_data_are(

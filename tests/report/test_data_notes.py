@@ -73,7 +73,7 @@ def test_notes_on_validation_rows_name_their_file() -> None:
         "v.jsonl: 2 validation rows without a token to score within 256 tokens are left out.",
         "v.jsonl: These rows are chats, but the training rows are instructions with answers: the model is scored on "
         "another form of prompt than it is trained on.",
-        "v.jsonl: Some answers are none of the training rows' labels, so the score is not that of labels.",
+        "v.jsonl: Some answers are not among the training rows' labels, so these rows are not scored by labels.",
     ]
 
 

@@ -281,7 +281,7 @@ def annealed(course: Course, frame: Frame) -> Layers:
     """Draw the moves of simulated annealing, both accepted and refused.
 
     Args:
-        course: The study; its `seen` has the number of the current trial after each result.
+        course: The study; its `seen` has, after each result, the number of the trial where the walk stands.
         frame: The square.
     """
     n_init = cast(Annealing, course.study.optimizer).n_init
@@ -304,7 +304,7 @@ def climbed(course: Course, frame: Frame) -> Layers:
     """Draw the climbs of iterated local search, the local optima, and the long moves away from them.
 
     Args:
-        course: The study; its `seen` has the number of the current trial after each result.
+        course: The study; its `seen` has, after each result, the number of the trial where the walk stands.
         frame: The square.
     """
     optimizer = cast(IteratedLocalSearch, course.study.optimizer)
@@ -328,7 +328,7 @@ def climbed(course: Course, frame: Frame) -> Layers:
 
 
 def bred(course: Course, frame: Frame) -> Layers:
-    """Colour the points by generation (one population size of trials each), and ring the last population.
+    """Colour the points by generation (each has as many trials as the population), and ring the last population.
 
     Args:
         course: The study.
@@ -347,7 +347,7 @@ def bred(course: Course, frame: Frame) -> Layers:
 def partitioned(course: Course, frame: Frame) -> Layers:
     """Draw the leaves of the tree and the points, coloured by depth.
 
-    The depth of a point is that of the first cell with this point.
+    Several cells can have the same point. It gets the depth of the first of them.
 
     Args:
         course: The study.
@@ -384,7 +384,7 @@ def partitioned(course: Course, frame: Frame) -> Layers:
 
 
 def divided(course: Course, frame: Frame) -> Layers:
-    """Draw DIRECT's leaves as `partitioned` does, after all evaluated cells have been cut.
+    """Let DIRECT cut all cells that it has evaluated, then draw its leaves as `partitioned` does.
 
     Args:
         course: The study.

@@ -40,7 +40,7 @@ with other hyperparameters. At the end, give a verdict: a statistical test on he
 sees, tells whether the winner is really better. Each setting below can also be set in the study's file."""
 DEMO = """\
 Tune a tiny pretrained model about an invented factory, which comes with partune. This takes a few minutes on two cores
-and needs no network. The flags are those of tune. For flags that you do not pass, the values in the demo's study.yaml
+and needs no network. It takes the flags of tune. For flags that you do not pass, the values in the demo's study.yaml
 apply, not the defaults shown below."""
 RESUME = """\
 Continue an interrupted study, or extend a finished one with --budget. Only the settings below can be changed. All
@@ -89,7 +89,7 @@ commands that start scheduler and workers. See docs/cluster.md."""
 SPACES = "Show all ready-made search spaces, or one of them: each hyperparameter with its bounds and scale."
 BASELINES = """\
 List the recipes that a winner can be compared with (`partune tune --baseline NAME`): each with its source and the
-settings that it has. All other settings are those of the study. See docs/report.md."""
+settings that it has. All other settings come from the study. See docs/report.md."""
 ALGORITHMS = "List the optimisers with their sources. See docs/choosing.md for help with the choice."
 GALLERY = """\
 Run every optimiser on Himmelblau's function, and draw its points, paths, generations or cells as SVG. Also draw a

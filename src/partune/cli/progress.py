@@ -257,7 +257,7 @@ def _scored(scoring: Mapping[str, Any]) -> str:
         tests = "".join(f", {count} {name}" for name, count in counts.items() if name.startswith(ItemSet.TEST))
         score = "loss per trained token in nats (lower is better)"
         if labels := scoring.get("labels"):
-            score = f"{scoring['metric']} of {len(labels)} labels, the likeliest of which is the answer"
+            score = f"{scoring['metric']} of {len(labels)} labels; the likeliest label is the answer"
         if "max_new_tokens" in scoring:
             score = f"{scoring['metric']} of generated answers of up to {scoring['max_new_tokens']} tokens"
         rows = f"{search} validation rows score the trials, {verdict} are held out for the verdict"

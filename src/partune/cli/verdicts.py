@@ -67,7 +67,7 @@ def add(command: argparse.ArgumentParser) -> None:
     for name in TASKS:
         flags.add_flag(tasks, ("validation", name), Validation.model_fields[name])
     rows = command.add_argument_group(
-        "data", "For models that are scored on rows instead, none of which is trained on."
+        "data", "For models that are scored on rows instead. The rows are not used for training."
     )
     for name, field in Data.model_fields.items():
         flags.add_flag(rows, ("data", name), field)

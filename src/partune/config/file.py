@@ -203,7 +203,7 @@ def _section(section: type[Section], path: list[int | str]) -> type[Section]:
         if isinstance(key, int):  # the position in a list of sections
             continue
         inner = section_in(section.model_fields[key].annotation)
-        section = NamedBaseline if inner is None else inner  # the only section of which there are lists
+        section = NamedBaseline if inner is None else inner  # no other section can be in a list
     return section
 
 

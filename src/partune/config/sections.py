@@ -175,7 +175,7 @@ class NamedBaseline(Section):
     source: str = "the study's file"
     """Where the values come from."""
     training: Training
-    """Settings of the recipe. Settings that are left out are those of the study."""
+    """Settings of the recipe. Settings that are left out have the study's values."""
 
     @model_validator(mode="after")
     def _sets_something(self) -> NamedBaseline:

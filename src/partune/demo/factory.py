@@ -435,7 +435,7 @@ def _asked(
 ) -> Iterator[tuple[int, int, Shape]]:
     """Yield the machine, attribute and template of each question: `count` templates for each fact.
 
-    The facts are those of the taught attributes, or of the others if `taught` is False.
+    The questions are about the taught attributes, or about the others if `taught` is False.
     """
     for machine in machines:
         for column, attribute in enumerate(ATTRIBUTES):

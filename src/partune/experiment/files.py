@@ -48,7 +48,7 @@ def markdown(findings: Summary) -> str:
         for section in parts[part]:
             lines += marked(section)
             if section.title == "Algorithms":
-                lines += [f"![Best score so far, in the mean over repeats]({COMPARED})", ""]
+                lines += [f"![Best score so far, mean over repeats]({COMPARED})", ""]
     if findings["calibration"] is not None:
         lines += [*_all(parts["calibration"]), f"![Score over epochs]({EPOCHS})", ""]
     lines += [*_all(parts["cost"]), *_all(parts["studies"])]

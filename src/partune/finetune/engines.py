@@ -77,7 +77,7 @@ class Assignment:
     select: Literal["last", "best"] = "last"
 
     def point_steps(self, steps: int) -> tuple[int, ...]:
-        """Return the numbers of steps after which the trial is at a point, the last of which is the end.
+        """Return after how many steps the trial reaches each of its points; the last point is the end of training.
 
         Args:
             steps: The number of all steps.

@@ -1,4 +1,8 @@
-"""Say how rows were read, as a study records it: which of their fields are used, and what is empty or left out."""
+"""Summarise how the rows of a study were read: which fields are used, what is empty, and what is left out.
+
+Each function returns a dictionary, which becomes a part of the entry on the data in the study's record. A "form" is one
+of the four forms that rows are brought to: instructions (Alpaca), chats, prompts with completions, and texts.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANSWER = {"alpaca": "output", "completion": "completion", "text": "text"}  # the field that is trained on
-SYSTEM = ("system", "developer")  # the roles of messages that are no turns
+SYSTEM = ("system", "developer")  # messages in these roles instruct the model and are not turns of the chat
 
 
 def is_empty(row: Row, form: Format) -> bool:
-    """Return whether a row has no text at all, so that nothing of it is trained on.
+    """Return whether a row has no text at all, so that it is left out of training.
 
     Args:
-        row: The row in its form.
+        row: The row, with the fields of the form.
         form: The form.
     """
     if form == "alpaca":
@@ -38,7 +42,7 @@ def is_empty(row: Row, form: Format) -> bool:
 
 
 def reading_of(rows: Rows, source: Source) -> dict[str, Any]:
-    """Return how rows were read, as far as no tokenizer is needed to know it.
+    """Return everything about the reading of rows that can be known without a tokenizer.
 
     Args:
         rows: The rows in their form.
@@ -51,7 +55,9 @@ def reading_of(rows: Rows, source: Source) -> dict[str, Any]:
 
 
 def source_reading(rows: Rows, source: Source) -> dict[str, Any]:
-    """Return the record's entries on the format and the files of the rows, without those that are obvious.
+    """Return the record's entries on the format and the files of the rows.
+
+    Empty entries are left out, and so is the number of files if there is only one.
 
     Args:
         rows: The rows in their form.
@@ -95,7 +101,7 @@ def chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Writ
     Args:
         rows: The rows in their form.
         nonempty: The chats with some text, and their numbers.
-        written: What the template makes of each of these.
+        written: Each of these chats as the template writes it.
     """
     used: set[str] = set()
     unused = {number: set(names) for number, names in rows.unused.items()}
@@ -106,7 +112,8 @@ def chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Writ
         used |= fields - chat.unused
         if chat.unused:
             unused.setdefault(number, set()).update(chat.unused)
-    # Messages that were made of a prompt and an answer have no column of their own.
+    # If the messages were made from a prompt and an answer, the data have no column of messages, so that the columns
+    # they were made from count as used.
     used |= {name for name in ("prompt", "completion", "chosen") if name in rows.names}
     counts = {
         "cut_by_template": sum(chat.cut for chat in written),
@@ -139,9 +146,10 @@ def _is_silent(message: Message) -> bool:
 
 
 def split_marks(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
-    """Return the record's entry with the special tokens of a named template that the tokenizer lacks, if there are any.
+    """Return the record's entry on the special tokens that the template uses and the tokenizer lacks, if there are any.
 
-    The tokenizer splits such a mark, <|im_start|> for example, like any other text.
+    Only templates that partune knows by name are checked. A tokenizer that lacks <|im_start|>, for example, splits it
+    into several tokens, like any other text.
 
     Args:
         data: Section `data` of a study.

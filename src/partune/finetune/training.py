@@ -106,7 +106,7 @@ def attach(base: Base, settings: config.Training) -> PeftModel:
 
     Args:
         base: The base model.
-        settings: The settings, of which targets, rank, alpha and dropout are used.
+        settings: The settings. Only targets, rank, alpha and dropout are used.
     """
     from peft import get_peft_model
     from peft.tuners.lora import LoraLayer
@@ -294,7 +294,7 @@ def make_optimizer(parameters: list[nn.Parameter], settings: config.Training) ->
 
     Args:
         parameters: The adapter's parameters.
-        settings: The settings, of which the optimiser and its momentum are used.
+        settings: The settings. Only the optimiser and its momentum are used.
     """
     import torch
 

@@ -204,7 +204,7 @@ def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Ju
         judge: Decides at each rung whether the trial continues; None never stops it early.
 
     Returns:
-        The observation. If the evaluation raises an exception, the observation is that of a failed trial.
+        The observation. If the evaluation raises an exception, the observation says that the trial failed.
 
     Raises:
         UserError: The cause would affect every trial, such as a wrong input or a full disk.

@@ -27,7 +27,7 @@ def rescore(
         record: The study's record.
         folder: The export: an adapter, or a model with the adapter merged in.
         merged: Whether the export is a model.
-        dtype: The precision of the computation, which is that of the exported trial.
+        dtype: The precision of the computation, the same as in the exported trial.
         quantized: Whether the export is a quantized model.
 
     Raises:

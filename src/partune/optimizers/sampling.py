@@ -203,7 +203,7 @@ class Sobol(Stream):
 
 
 class Grid(Stream):
-    """Factorial grids, each of which refines the previous one; Bergstra and Bengio 2012.
+    """Factorial grids, each finer than the one before; Bergstra and Bengio 2012.
 
     On the axis of a number, the first grid has `points` values from end to end, evenly spaced on the scale of the axis.
     An integer with no more values than that uses all of them, and a choice always uses all options. After a grid, the

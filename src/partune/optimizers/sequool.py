@@ -118,7 +118,7 @@ class StroquOOL(Budgeted):
     """SequOOL for noisy scores: it evaluates the children of the best cells more often, and the leaders once more.
 
     StroquOOL is experimental (the module's docstring says why). A cell's value is the mean score of T points in the
-    cell, the first of which is the centre. The paper evaluates the centre T times instead, but here a configuration is
+    cell; the first point is the centre. The paper evaluates the centre T times instead, but here a configuration is
     proposed only once. Noise averages out as in the paper. The variation of f within the cell adds a bias, which
     shrinks with the cell.
 

@@ -83,7 +83,7 @@ def validation_notes(file: Mapping[str, Any], form: str) -> list[str]:
             "another form of prompt than it is trained on."
         )
     if file.get("other_answers"):
-        notes.append("Some answers are none of the training rows' labels, so the score is not that of labels.")
+        notes.append("Some answers are not among the training rows' labels, so these rows are not scored by labels.")
     return notes
 
 
@@ -198,9 +198,9 @@ def length_words(data: Mapping[str, Any]) -> str:
 
 # What the comparison of texts finds and does not find.
 COMPARED = (
-    "Words were compared without case, spaces and punctuation: whole prompts, texts of at least 8 words within them, "
-    "and runs of 13 words. Not found are rewordings, translations, and phrases of a template, such as those that more "
-    "than 10 items have."
+    "The comparison ignores case, spaces and punctuation. It looks for equal prompts, equal texts of at least 8 words "
+    "within them, and equal runs of 13 words. It does not find rewordings or translations, and it leaves out phrases "
+    "of a template, such as those that more than 10 items have."
 )
 
 
@@ -244,7 +244,7 @@ LAYOUTS = {
     "sharegpt": "ShareGPT conversations",
     "completion": "prompts with completions",
     "preference": "preferences",
-    "text": "plain texts, of which all tokens are {used}",
+    "text": "plain texts, with all their tokens {used}",
 }
 
 

@@ -89,7 +89,7 @@ def sentence(answer: Summary, margin: float | None) -> str:
         answer: The answer in the summary.
         margin: The margin within which A may be worse; None if there is none.
     """
-    where = "in the mean of the tasks" if answer["kind"] == "mean" else f"on {answer['name']}"
+    where = "on the mean of the tasks" if answer["kind"] == "mean" else f"on {answer['name']}"
     within = "" if margin is None else f"the margin of {rounding.number(margin)}"
     p = f" ({rounding.chance(answer['corrected_margin'])} for the margin)" if within else ""
     says = {

@@ -207,7 +207,7 @@ def _listed(scores: list[float | None], stderr: float | None, goal: Goal, first:
         scores: The scores of the runs; None for a failed run.
         stderr: The standard error of a score, about the same for each.
         goal: What the scores measure.
-        first: The score of a first run, which counts in the mean although it is no fresh run; None if there is none.
+        first: The score of a first run. It is not a fresh run, but it counts in the mean. None leaves it out.
     """
     score = goal.score
     listed = ", ".join("failed" if value is None else score(value, stderr) for value in scores)

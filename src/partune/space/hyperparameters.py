@@ -39,8 +39,8 @@ class Hyperparameter(ABC):
 
     Attributes:
         when: The condition under which the hyperparameter exists; None if it always exists. A key is the name of a
-            discrete hyperparameter (the parent). The value is the value that the parent must have, or a list of values
-            of which the parent must have one.
+            discrete hyperparameter (the parent). The value is the value that the parent must have, or a list of the
+            values that it may have.
     """
 
     when: Condition | None = field(default=None, kw_only=True)

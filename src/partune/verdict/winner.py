@@ -325,8 +325,8 @@ def ships_fresh(baselines: Mapping[RunName, Trial]) -> bool:
 def judge(record: Record, winner: Trial | None) -> Verdict | None:
     """Return the verdict on a study's winner; None until the winner is scored on the verdict items.
 
-    The verdict is that of the last look. Fresh runs made since then count only at the next look, because a look spends
-    a part of the significance level, and reading a report must not.
+    The verdict is the result of the last look. Fresh runs made since then count only at the next look, because a look
+    spends a part of the significance level, and reading a report must not.
 
     Args:
         record: The study's record.

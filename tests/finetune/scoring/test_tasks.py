@@ -68,7 +68,7 @@ def test_answers_have_the_length_that_the_task_or_the_user_says(base: Base, tmp_
         scorer(base, plain, stop=["x"])
     errors = write_task(tmp_path, "errors", make_items(4), metrics=("ter",), kind="generate_until")
     errors.write_text(errors.read_text().replace(", aggregation: mean, higher_is_better: true", "") + SHORT)
-    with pytest.raises(UserError, match="has no metric with a value for each item, of which higher is better"):
+    with pytest.raises(UserError, match="has no metric that gives each item a value and is better if higher"):
         scorer(base, errors)
     bad = write_task(tmp_path, "bad", make_items(4), metrics=("exact_match",), kind="generate_until")
     bad.write_text(bad.read_text() + "generation_kwargs: {num_beams: 4}\n")

@@ -94,7 +94,7 @@ class OutOfMemoryError(RuntimeError):
 class Shipped:
     """LitGPT as shipped: its commands `finetune_lora` and `evaluate`, each in a process of its own.
 
-    The CPU time that is measured is that of LitGPT's processes. The base model is converted to LitGPT's format before
+    CPU time is measured in LitGPT's processes only. The base model is converted to LitGPT's format before
     the clock starts, because this happens only once for all trials. LitGPT trains on all rows, in its own order, with
     its own schedule and without gradient clipping.
 

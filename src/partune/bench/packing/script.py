@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def clocks() -> tuple[float, float]:
-    """Return the wall time and the CPU time in seconds, after a GPU has finished its work."""
+    """Return the wall time and the CPU time in seconds. On a GPU, first wait until it has finished its queued work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter(), time.process_time()

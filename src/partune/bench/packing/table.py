@@ -1,4 +1,7 @@
-"""Write the table of `partune bench packing`, one line per contender, as CSV and as Markdown."""
+"""Write the table of `partune bench packing` as CSV and as Markdown.
+
+Each contender is one way to run the same trials, such as in packs, or in one process per trial.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,8 @@ class Row:
         name: The name of the contender.
         title: The name, followed by the detail and the note.
         trials: The number of trials in a repetition.
-        seconds: The seconds per trial; the key is the part. It is CPU time on a CPU and wall time on any other device.
+        seconds: Maps each part of a trial ("whole", "train", "score" or "setup") to its seconds per trial: CPU time on
+            a CPU, and wall time on any other device.
         wall: The wall time per trial, in seconds.
         tokens: The number of training tokens per second of training.
         peak: The peak memory over all repetitions, in bytes.
@@ -154,7 +158,7 @@ def seconds(line: Line, part: str, device: str) -> list[float]:
 
 
 def write(folder: Path, head: Sequence[str], table: Sequence[Row]) -> None:
-    """Write table.csv and table.md: the cost of a trial, and how many times as long the baselines took.
+    """Write table.csv and table.md: the cost per trial of each contender, and each baseline's time as a multiple of it.
 
     Args:
         folder: The folder to write to.

@@ -1,13 +1,14 @@
 """Write the tables and pictures of `partune bench scaling`: makespan, utilisation and regret of simulated studies.
 
-busy          seconds in which workers evaluate, summed over all workers
-driver        seconds in which the driver computes (the process that runs the optimiser and the study's loop)
-makespan      seconds from the first proposal until the optimiser has been told the last result
-utilisation   busy / (workers x makespan)
-tail          the part of the makespan after the last trial has begun; "until the tail" is the utilisation before it
-speed-up      busy / makespan, which compares the study with one worker whose driver takes no time
-sustained     trials / driver, the trials per second that the driver could handle if it never had to wait
-regret        the optimum minus the best score among the trials that have ended
+busy             seconds in which workers evaluate, summed over all workers
+driver           seconds in which the driver computes (the process that runs the optimiser and the study's loop)
+makespan         seconds from the first proposal until the optimiser has been told the last result
+utilisation      busy / (workers x makespan)
+tail             the part of the makespan after the last trial has begun
+until the tail   the utilisation before the tail
+speed-up         busy / makespan; 8 means 8 times as fast as one worker whose driver takes no time
+sustained        trials / driver, the trials per second that the driver could handle if it never had to wait
+regret           the optimum minus the best score among the trials that have ended
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class WorkerSpan:
         worker: The number of the worker.
         begin: The time when the trial began.
         end: The time when the trial ended.
-        lost: Whether the worker was lost at the end, so that the trial failed.
+        lost: Whether the trial failed at `end` because its worker was lost then.
     """
 
     worker: int
@@ -232,8 +233,8 @@ def _mean(runs: Sequence[SimulatedStudy], value: Callable[[SimulatedStudy], floa
 def figure(runs: Sequence[SimulatedStudy], title: str) -> str:
     """Return an SVG picture of an algorithm: speed-up and utilisation by number of workers, and regret over time.
 
-    Each colour is a coefficient of variation, and dashed lines are the synchronous loop. The regret is the mean over
-    seeds of the studies with the largest number of workers.
+    Each colour is a coefficient of variation, and dashed lines are the synchronous loop. The panel of the regret shows
+    only the studies with the largest number of workers, as means over seeds.
 
     Args:
         runs: The studies of the algorithm.
@@ -268,7 +269,7 @@ def steps(runs: Sequence[SimulatedStudy]) -> list[tuple[float, float]]:
     """
     if not all(run.course for run in runs):
         return []
-    # Before that time, the mean would be over fewer studies, and would jump whenever another study got its first score.
+    # Begin when the last study gets its first score. Before, the mean would jump at every first score.
     begin = max(run.course[0][0] for run in runs)
     end = fmean(run.makespan for run in runs)
     times = sorted({begin, *(second for run in runs for second, _ in run.course if begin < second < end)})

@@ -217,10 +217,10 @@ class Simulated(Workers):
 
 
 def bench(options: Scaling, tell: Callable[[str], object] = lambda text: None) -> Path:
-    """Simulate a study of each algorithm, loop, CV, number of workers and seed, and write tables and pictures.
+    """Simulate a study for each combination of algorithm, loop, CV, workers and seed; write tables and pictures.
 
     Args:
-        options: The values of these five to combine, and how long trials take.
+        options: The algorithms, loops, CVs, numbers of workers and seeds to combine, and how long trials take.
         tell: Called with a line before a study is simulated.
 
     Returns:
@@ -254,7 +254,8 @@ def simulate(case: Case, options: Scaling) -> SimulatedStudy:
 
     Args:
         case: The case to simulate.
-        options: The options of the benchmark. A record on disk is in a temporary folder in `options.out`.
+        options: The options of the benchmark. If they ask for a record on disk, it is written to a temporary folder in
+            `options.out`.
     """
     length = LogNormal(options.seconds, case.cv, options.failures, case.seed)
     workers = Simulated(case.workers, length, barrier=case.mode == "sync")
@@ -277,7 +278,8 @@ def heading(options: Scaling) -> list[str]:
         f"command: `{repeated_by('scaling', options)}`",
         f"machine: {machine(torch.device('cpu'), 1)}",
         f"versions: {versions(PACKAGES)}",
-        f"studies: {options.trials} trials of {options.seconds:g} s in the mean on {options.objective}, "
-        f"{options.failures:.0%} of them lost, the record {'on disk' if options.record == 'disk' else 'in memory'}; "
+        f"studies: {options.trials} trials of {options.seconds:g} s on average on {options.objective}, "
+        f"each lost with a probability of {options.failures:.0%}, "
+        f"the record {'on disk' if options.record == 'disk' else 'in memory'}; "
         f"means of {options.seeds} seed{'s' * (options.seeds > 1)}",
     ]

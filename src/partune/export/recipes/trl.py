@@ -83,7 +83,7 @@ MAX_LENGTH = {max_length}
 
 
 def tokenised(row):
-    """Encode a text and the end of sequence, all of which is trained on."""
+    """Encode a text and the end of sequence. All of these tokens are trained on."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     tokens = tokenizer(row["text"].removesuffix(tokenizer.eos_token or ""))["input_ids"]
     if end and tokens[-1:] == end:

@@ -88,7 +88,7 @@ class JoinedCache:
 
     Args:
         trials: The number of trials, K.
-        prompts: The number of prompts, b. The rows are those of one trial after another, R = K b.
+        prompts: The number of prompts per trial, b. The R = K b rows are grouped by trial: first all rows of trial 0.
         longest: The number of tokens of the longest prompt.
     """
 
@@ -100,7 +100,7 @@ class JoinedCache:
         """Add the cache of a pass over some prompts, whose rows are padded on the right.
 
         Args:
-            cache: The cache, whose rows are those of one trial after another.
+            cache: The cache, with its rows grouped by trial.
             first: The index of the first prompt of the pass.
             lengths: The numbers of tokens of the prompts of the pass.
         """

@@ -169,7 +169,7 @@ class Head:
 
         Args:
             logits: (1, t, V), or (t, V).
-            expected: (1, T, V), of which the first t are compared, or (t, V).
+            expected: (t, V); or (1, T, V), and then only the first t rows are compared.
         """
         expected = expected[:, : logits.shape[1]]
         finite = expected[expected.isfinite()]

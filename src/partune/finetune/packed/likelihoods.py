@@ -1,7 +1,7 @@
 """Compute the log-likelihoods of a task's continuations for all trials of a pack in the same forward passes.
 
-A pack is the trials that are trained and scored together on one base model. The results are those of HFLM in
-lm-evaluation-harness, which computes requests one by one. Here, the computation is planned once per part of a task:
+A pack is the trials that are trained and scored together on one base model. The results equal those of HFLM
+in lm-evaluation-harness, which computes requests one by one. Here, the computation is planned once per part of a task:
 
 - Requests with the same context form one *tree*. Its row has the context once, and after it the tokens of every choice.
   By a mask, a choice sees only the context and itself. Its positions are those that it would have in a row of its own.
@@ -204,7 +204,7 @@ class Pass:
         )
 
     def mask(self, K: int, dtype: torch.dtype | None) -> Tensor:
-        """Return the mask of which tokens each token sees, (K R, 1, T, T).
+        """Return the mask, (K R, 1, T, T), that says for each token which tokens it sees.
 
         Args:
             K: The number of trials.

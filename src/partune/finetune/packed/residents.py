@@ -41,7 +41,7 @@ class Job:
         adapter: The folder to save the adapter in, or None to keep no adapter.
         rungs: The numbers of steps after which the trial is scored on a few items for early stopping.
         judge: Decides at each rung whether to stop the trial early; None never stops it.
-        points: The numbers of steps after which the trial is scored on a few items, the last of which is the end.
+        points: The numbers of steps after which the trial is scored on a few items; the last is the end.
         best: Whether to keep the adapter of the best point instead of the last one.
     """
 

@@ -1,6 +1,6 @@
 """The rules of generation: which token comes next, when an answer ends, and what its text is.
 
-All engines generate by these rules. Without sampling, they are those of lm-evaluation-harness's HFLM for requests of
+All engines generate by these rules. Without sampling, lm-evaluation-harness's HFLM has the same rules for requests of
 type `generate_until`. Sampling differs from HFLM's in two ways. HFLM draws from torch's generator, so an answer depends
 on its batch; here, the draw for a token is a function of (seed, prompt, position) only. And HFLM takes `top_k` and
 `top_p` from transformers and from the model if the task does not name them; here, all tokens can then be drawn.

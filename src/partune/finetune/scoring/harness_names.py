@@ -27,7 +27,7 @@ class Names(NamedTuple):
 
     Attributes:
         named: The names that files give to tasks, groups and tags.
-        listed: All entries of lists, some of which are tags.
+        listed: All entries of lists. Some of them are tags.
     """
 
     named: frozenset[str]

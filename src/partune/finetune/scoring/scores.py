@@ -245,7 +245,7 @@ class Scorer:
     def score_first_items(self, answers: Answers) -> Arrays:
         """Return the arrays of a model's answers to the first FIRST_ITEMS search items of each task.
 
-        The names are those of `Scores.items`.
+        The arrays have the same names as in `Scores.items`.
 
         Raises:
             NotFiniteError: A log-likelihood is not finite, or an item has no score.

@@ -1,6 +1,6 @@
 """Build tasks: load their documents, tokenise their requests, and split their items into search and verdict items.
 
-The user names a task of lm-evaluation-harness ("the harness") or a local YAML file. If the name is that of a group, its
+The user names a task of lm-evaluation-harness ("the harness") or a local YAML file. If it is the name of a group, its
 subtasks (leaves) are pooled into one task, with the weights that the group's file sets.
 """
 
@@ -95,8 +95,8 @@ class Loader:
         task = HarnessTask(label, tuple(leaves), tuple(items), tuple(requests), defined, weights, trusted)
         if not task.metrics:
             raise UserError(
-                f"task {name} has no metric {'in all subtasks ' if len(leaves) > 1 else ''}with a value for each "
-                "item, of which higher is better, so models cannot be compared on it"
+                f"task {name} has no metric {'in all subtasks ' if len(leaves) > 1 else ''}that gives each item "
+                "a value and is better if higher, so models cannot be compared on it"
             )
         return task
 

@@ -291,8 +291,8 @@ def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[
     if any(len(study.trials) != common for study in studies):
         counts = sorted({len(study.trials) for study in studies})
         notes.append(
-            f"The studies have {counts[0]:,} to {counts[-1]:,} trials. Results are those of complete studies, which "
-            f"favours the longer ones; curves end after {common:,} trials."
+            f"The studies have {counts[0]:,} to {counts[-1]:,} trials. Each study's result is from all its trials, "
+            f"which favours the longer ones; curves end after {common:,} trials."
         )
     for name, by_seed in results.items():
         if len(by_seed) > 1 and len(set(by_seed.values())) == 1:

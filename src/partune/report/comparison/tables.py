@@ -120,7 +120,7 @@ def study_table(compared: Summary) -> Section:
         "on held-out items",
         "verdict",
     ]
-    note = f"Mean, quartiles and maximum are those of {goal.axis}. A winner's {goal.name} is lower if it is better."
+    note = f"Mean, quartiles and maximum refer to {goal.axis}. A winner's {goal.name} is lower if it is better."
     return Section("Studies", heads, rows, [note] if goal.lower_is_better else [])
 
 
@@ -207,7 +207,7 @@ def markdown(compared: Summary, picture: str | None = None) -> str:
     for section in sections(compared):
         lines += marked(section)
         if section.title == "Algorithms" and picture is not None:
-            lines += [f"![Best score so far, in the mean over repeats]({picture})", ""]
+            lines += [f"![Best score so far, mean over repeats]({picture})", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 Copies = Mapping[str, Sequence[Sample]]  # the samples of each document
 
 PREFERRED = ("acc_norm", "acc", "exact_match")  # the metric of a task, if the user names none
-# Metrics of the harness of which higher is better, for samples without a results file.
+# The harness's metrics that are better if higher; needed for samples without a results file.
 HIGHER = ("acc", "acc_norm", "acc_mutual_info", "acc_bytes", "acc_all", "exact_match", "likelihood")
 # Metrics of the harness whose samples are numbers, and whose score is not the mean of these numbers.
 NOT_MEANS = ("perplexity", "bypass")

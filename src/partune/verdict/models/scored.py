@@ -20,7 +20,7 @@ Items = Mapping[str, Array]  # per-item results by their names on record
 def question(
     name: str, kind: Kind, a: Sequence[Items], b: Sequence[Items], items: ItemSet, metrics: Mapping[str, str]
 ) -> Question:
-    """Return the question whether A is better than B in the mean of some tasks, with equal weights.
+    """Return the question whether A is better than B on average over some tasks, with equal weights.
 
     Args:
         name: The name of the answer.
