@@ -43,3 +43,28 @@ def test_a_record_keeps_the_targets_that_were_the_default_when_it_began(
 
 def test_new_studies_adapt_all_linear_layers() -> None:
     assert config.parse({"model": "m", "data": "d.jsonl"}).training.targets == "all-linear"
+
+
+@pytest.mark.parametrize(
+    ("search", "trials"),
+    [
+        ({}, 50),
+        ({"budget": 9}, 9),
+        ({"hours": 2.0}, None),
+        ({"device_hours": 3.0}, None),
+        ({"hours": 2, "budget": 9}, 9),
+    ],
+)
+def test_trials_limit_a_study_unless_only_hours_are_set(search: dict[str, Any], trials: int | None) -> None:
+    budget = from_config.budget(config.parse({"model": "m", "data": "d.jsonl", "search": search}))
+    assert (budget.trials, budget.hours, budget.device_hours) == (
+        trials,
+        search.get("hours"),
+        search.get("device_hours"),
+    )
+
+
+def test_hours_replace_the_budget_of_a_preset() -> None:
+    preset = {"search": {"algorithm": "bo", "budget": 30}}
+    assert from_config.beneath(preset, {"search": {"hours": 1.0}}) == {"search": {"algorithm": "bo"}}
+    assert from_config.beneath(preset, {"search": {"seed": 1}}) == preset

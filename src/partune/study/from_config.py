@@ -151,6 +151,8 @@ def beneath(preset: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     names = () if form is None else Space.parse(_space_form(form)).names
     if given.get("run", {}).get("engine", "packed") != "packed":
         preset = preset | {"run": {key: value for key, value in preset.get("run", {}).items() if key != "pack"}}
+    if given.get("search", {}).keys() & {"hours", "device_hours"}:
+        preset = preset | {"search": {key: value for key, value in preset.get("search", {}).items() if key != "budget"}}
     return preset | {
         section: {key: value for key, value in preset[section].items() if key not in names}
         for section in ("training", "data")
