@@ -19,9 +19,9 @@ SPACE = Space(x=Float(0, 1))
 
 
 @pytest.mark.parametrize("name", ["hours", "device_hours"])
-@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "2", True])
+@pytest.mark.parametrize("value", [0, -1.0, 1e7, math.nan, math.inf, "2", True])
 def test_hours_are_a_number_greater_than_0(name: str, value: Any) -> None:
-    with pytest.raises(UserError, match=f"^{name} must be a number greater than 0, got "):
+    with pytest.raises(UserError, match=f"^{name} must be a number greater than 0 and at most 1,000,000, got "):
         Budget(**{name: value})
 
 

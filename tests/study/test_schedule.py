@@ -109,6 +109,14 @@ def test_hours_that_are_not_enough_for_a_trial_are_told_and_can_be_extended(tmp_
     assert study(tmp_path / "s", clock, resume=True).run(Budget(hours=0.1)).verdict is not None
 
 
+def test_hours_that_are_over_before_the_first_run_begin_nothing(tmp_path: Path, clock: Clock) -> None:
+    budget, begun = Budget(hours=0.01), study(tmp_path / "s", clock)
+    clock.now += 60
+    with pytest.raises(StoppedError, match=r"^36\.0 s were over before the first run began\. With more time: partune "):
+        begun.run(budget)
+    assert begun.objective.calls == []  # type: ignore[attr-defined]
+
+
 def test_after_a_crash_the_deadline_stays(tmp_path: Path, clock: Clock) -> None:
     """What ran when it crashed is not run again if there is no time for it, and the verdict comes at once."""
     broken = study(tmp_path / "s", clock, watcher=Notes(6))

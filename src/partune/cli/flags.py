@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections.abc import Callable, Collection
 from types import NoneType, UnionType
@@ -200,12 +199,9 @@ def integer(least: int, most: int | None = None) -> Callable[[str], int]:
     return read
 
 
-def positive(text: str) -> float:
-    """Parse a number greater than 0, for flags."""
+def real(text: str) -> float:
+    """Parse a number, for flags; whoever uses it checks its range."""
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number greater than 0, got {shown(text)}")
-    return value
+        raise argparse.ArgumentTypeError(f"must be a number, got {shown(text)}") from None

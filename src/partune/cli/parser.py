@@ -194,9 +194,9 @@ def _resume(command: Parser) -> None:
         "Set the hours of the clock from now until the study ends with its verdict. Without --budget, the number of "
     )
     about += "trials is not limited."
-    command.add_argument("--hours", type=flags.positive, metavar="H", help=about)
+    command.add_argument("--hours", type=flags.real, metavar="H", help=about)
     about = "Set the total hours of all workers, busy or idle, including those that the study has already spent."
-    command.add_argument("--device-hours", type=flags.positive, metavar="H", help=about)
+    command.add_argument("--device-hours", type=flags.real, metavar="H", help=about)
     _add_live(command)
     _add_output(command)
     _add_storage(command)

@@ -217,10 +217,10 @@ class Search(Section):
     budget: PositiveInt = 50
     """Number of trials. Failed trials count; the baselines do not. With hours or device_hours, the number is limited
     only if budget is set too."""
-    hours: Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None = None
+    hours: Annotated[PositiveFloat, Field(le=1_000_000)] | None = None
     """Hours of the clock until the study ends. Baselines, confirmations, fresh runs and the verdict are part of them: a
     trial begins only if everything after it can still end in time."""
-    device_hours: Annotated[PositiveFloat, Field(allow_inf_nan=False)] | None = None
+    device_hours: Annotated[PositiveFloat, Field(le=1_000_000)] | None = None
     """Hours of all workers together, busy or idle: with 4 workers, 8 device-hours are 2 hours of the clock."""
     seed: NonNegativeInt = 0
     """Seed of everything random: proposals, split of the items, order of the data, trials."""

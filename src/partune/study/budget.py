@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,6 +9,8 @@ from typing import Any, Self
 from partune.errors import UserError, shown
 from partune.record.record import Record
 from partune.report.words import limits
+
+MOST_HOURS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,10 @@ class Budget:
             _check_trials(self.trials)
         for name in ("hours", "device_hours"):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value, (int, float)) and 0 < value < math.inf):
-                raise UserError(f"{name} must be a number greater than 0, got {shown(value)}")
+            if value is not None and not (_is_number(value, (int, float)) and 0 < value <= MOST_HOURS):
+                raise UserError(
+                    f"{name} must be a number greater than 0 and at most {MOST_HOURS:,}, got {shown(value)}"
+                )
         if self.hours is not None and self.deadline is None:
             object.__setattr__(self, "deadline", time.time() + 3600 * self.hours)
 

@@ -24,6 +24,7 @@ from partune.verdict.winner import further_baselines, halvings, ranked
 from partune.workers.base import Meter, Workers
 
 USUAL = 0.9  # the share of the trials that end within the expected duration
+DAY = 24 * 3600.0
 LEADERS = 3  # the number of best trials, each of which may win
 SPARE = 1.1  # how much longer than predicted the runs after the search may take
 
@@ -111,21 +112,24 @@ class Schedule:
         workers = max(1, self._pool.count)
         return sum(runs) / workers + (1 - 1 / workers) * self.slots * max(runs, default=0.0)
 
-    def expected(self) -> int:
-        """Return the number of further trials for which there is room, from the trials that have ended so far."""
+    def expected(self) -> int | None:
+        """Return the number of further trials for which there is room; None while no trial or baseline has ended."""
         done = [_seconds(trial) for trial in self._state.trials if trial.status is Status.DONE]
         each = float(np.median(done)) if done else self._usual()
         room = self.left() - self.ending()
-        return max(0, int(max(1, self._pool.count) * room / each)) if each else 0
+        return max(0, int(max(1, self._pool.count) * room / each)) if each else None
 
     @property
     def sentence(self) -> str:
         """What is planned, for the user."""
         until = ""
         if self.budget.deadline is not None:
-            until = f" until {time.strftime('%H:%M', time.localtime(self.budget.deadline))}"
+            form = "%H:%M" if self.left() < DAY else "%Y-%m-%d %H:%M"
+            until = f" until {time.strftime(form, time.localtime(self.budget.deadline))}"
         room = self.expected()
-        trials = f"room for about {several(room, 'trial')}" if room else "room for an unknown number of trials"
+        trials = (
+            "nobody knows yet how long a trial takes" if room is None else f"room for about {several(room, 'trial')}"
+        )
         ending = self.ending()
         after = f"; about {span(ending)} of it for the runs after the search and the verdict" if ending else ""
         return f"{span(max(0.0, self.left()))} left{until}{after}: {trials}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -237,6 +238,11 @@ class Study:
     def _run(self, budget: Budget, workers: int) -> None:
         """Score the baselines, search, confirm, and score the winner; a driver that joined only searches."""
         leads = not self.settings.join
+        if budget.deadline is not None and budget.deadline <= time.time() and not len(self._state):
+            raise StoppedError(
+                f"{budget.words} were over before the first run began. With more time: {continuing(self.directory)}"
+                f"{'' if self.directory is None else ' --hours H'}"
+            )
         if self._baselines is not None:
             self._baselines.score() if leads else self._baselines.wait()
         self.watcher.phase("search")
