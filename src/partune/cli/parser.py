@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
-from partune.cli import flags, verdicts
+from partune.cli import flags, planning, verdicts
 from partune.errors import UserError, suggestion
 
 DESCRIPTION = "Find the best LoRA hyperparameters for the fewest GPU-hours."
@@ -38,11 +38,6 @@ Search for the best hyperparameters of a LoRA fine-tuning. First score the basel
 adapter that was trained with usual hyperparameters. Then run the trials, each of which trains and scores an adapter
 with other hyperparameters. At the end, give a verdict: a statistical test on held-out items, which the search never
 sees, tells whether the winner is really better. Each setting below can also be set in the study's file."""
-PLAN = """\
-Say before a study what it will cost and what it can show: rows and tokens, the steps and seconds of a trial, how long
-baselines, search and verdict take, and the smallest gain that the verdict shows in four studies out of five. A few
-steps of training measure the speed of this machine. Nothing is written. The flags are those of tune. See
-docs/plan.md."""
 DEMO = """\
 Tune a tiny pretrained model about an invented factory, which comes with partune. This takes a few minutes on two cores
 and needs no network. The flags are those of tune. For flags that you do not pass, the values in the demo's study.yaml
@@ -182,24 +177,6 @@ def _tune(command: Parser) -> None:
     command.add_argument("file", nargs="?", metavar="FILE", help=about)
     _add_starting(command)
     add_study(command)
-
-
-def _plan(command: Parser) -> None:
-    command.usage = "%(prog)s [FILE] [--gain GAIN] [--like DIRECTORY] [options]"
-    about = "Read the study's settings from this YAML file. Flags override the file."
-    command.add_argument("file", nargs="?", metavar="FILE", help=about)
-    command.add_argument("--json", action="store_true", help="Print the plan as JSON, for scripts.")
-    about = "Say how often the verdict would show this gain, such as 0.02."
-    command.add_argument("--gain", type=float, help=about)
-    about = (
-        "Take how scores vary between models and seeds from this finished study, such as runs/NAME. "
-        "(default: as on the demo)"
-    )
-    command.add_argument("--like", metavar="DIRECTORY", help=about)
-    about = "Measure the speed of this machine with a few steps of training, or do not."
-    command.add_argument("--probe", action=argparse.BooleanOptionalAction, default=True, help=about)
-    _add_place(command)
-    _add_settings(command)
 
 
 def _demo(command: Parser) -> None:
@@ -434,19 +411,10 @@ def _add_live(command: argparse.ArgumentParser) -> None:
 
 def add_study(command: argparse.ArgumentParser) -> None:
     """Add the flags of a command that begins a study: its place, and all its settings."""
-    _add_place(command)
-    _add_live(command)
-    _add_settings(command)
-
-
-def _add_place(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--name", help="Name the study. Its directory is RUNS/NAME.")
-    command.add_argument("--runs", default="runs", help="Keep studies in this folder. (default: %(default)s)")
-
-
-def _add_settings(command: argparse.ArgumentParser) -> None:
     from partune.config import StudyConfig
 
+    flags.add_place(command)
+    _add_live(command)
     flags.add_sections(command, StudyConfig)
 
 
@@ -479,7 +447,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "tune": Command("search the hyperparameters of a fine-tuning", TUNE, _tune),
-    "plan": Command("say before a study what it costs and can show", PLAN, _plan),
+    "plan": Command("say before a study what it costs and can show", planning.PLAN, planning.add),
     "demo": Command("run a real study on a tiny model, in minutes", DEMO, _demo),
     "resume": Command("continue a study that stopped, or extend it", RESUME, _resume),
     "join": Command("help with a study that another process runs", JOIN, _join),

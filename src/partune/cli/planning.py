@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from partune.cli import studies
+from partune.cli import flags, studies
 from partune.errors import UserError
 from partune.runtime import rounding
 
@@ -15,6 +15,33 @@ if TYPE_CHECKING:
 
     from partune.config import StudyConfig
     from partune.study.plan import Hours, StudyPlan
+
+PLAN = """\
+Say before a study what it will cost and what it can show: rows and tokens, the steps and seconds of a trial, how long
+baselines, search and verdict take, and the smallest gain that the verdict shows in four studies out of five. A few
+steps of training measure the speed of this machine. Nothing is written. The flags are those of tune. See
+docs/plan.md."""
+
+
+def add(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command: those of tune that are settings, and its own."""
+    from partune.config import StudyConfig
+
+    command.usage = "%(prog)s [FILE] [--gain GAIN] [--like DIRECTORY] [options]"
+    about = "Read the study's settings from this YAML file. Flags override the file."
+    command.add_argument("file", nargs="?", metavar="FILE", help=about)
+    command.add_argument("--json", action="store_true", help="Print the plan as JSON, for scripts.")
+    about = "Say how often the verdict would show this gain, such as 0.02."
+    command.add_argument("--gain", type=float, help=about)
+    about = (
+        "Take how scores vary between models and seeds from this finished study, such as runs/NAME. "
+        "(default: as on the demo)"
+    )
+    command.add_argument("--like", metavar="DIRECTORY", help=about)
+    about = "Measure the speed of this machine with a few steps of training, or do not."
+    command.add_argument("--probe", action=argparse.BooleanOptionalAction, default=True, help=about)
+    flags.add_place(command)
+    flags.add_sections(command, StudyConfig)
 
 
 def run(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:

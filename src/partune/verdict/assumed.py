@@ -55,7 +55,7 @@ class Yardstick(NamedTuple):
         """Return the variation that is assumed, for scores of a spread of 1 and answers of which half are right.
 
         Args:
-            shape: What the scores are, if some are known.
+            shape: What the scores are, if some are known. Otherwise nothing is assumed of the mean of numbers.
         """
-        shape = shape or self.shape
-        return replace(MEASURED[self.kind(shape)], shape=shape)
+        assumed = MEASURED[self.kind(shape or self.shape)]
+        return replace(assumed, shape=shape or ("answers" if assumed.answers else "numbers"))

@@ -42,6 +42,7 @@ DRAWN = 20  # with fewer items that differ than this, answers are drawn instead 
 SKEWED = 60  # with fewer items than this, losses are drawn, because a few large ones decide
 SMALL = 14  # with fewer items than this, numbers are drawn, because sign flips have few possible p-values
 NODES_RUNS, NODES_ITEMS = 6, 3  # nodes of the quadrature over the estimated variances
+TINY = 1e-100  # the smallest variance of runs, whose square is not 0
 ONE = (np.ones(1), np.ones(1))  # the "distribution" of what is not estimated
 MANY = 200  # with so many degrees of freedom, an estimated variance is the true one
 FACTOR, FACTOR_SHARES = np.polynomial.hermite_e.hermegauss(40)
@@ -187,7 +188,7 @@ def _critical(design: Design, found: Terms, trained: bool) -> tuple[Array, Array
     sides = ((found.seeds, found.winner, s), (found.seeds_reference, found.reference, r))
     for (seeds, noise, count), factor in zip(sides, grid[1:], strict=True):
         if count > 1:
-            part = np.maximum((seeds + noise / n) / count, np.finfo(float).tiny) * factor
+            part = np.maximum((seeds + noise / n) / count, TINY) * factor
             runs, squares, rest = runs + part, squares + part**2 / (count - 1), rest + noise / n / count
     left = np.maximum(0.0, items - rest).ravel()
     df_runs = (runs / np.sqrt(squares)).ravel() ** 2
@@ -278,7 +279,7 @@ def _smallest(shown: Callable[[float], float], design: Design, variation: Variat
     if 0.5**design.items > design.level:
         return None
     most = variation.most
-    high = min(most, 2 * variation.spread / math.sqrt(design.effective))
+    high = min(most, 2 * (0.5 if variation.answers else variation.spread) / math.sqrt(design.effective))
     while shown(high) < LIKELY:
         if high >= most:
             return None

@@ -39,7 +39,13 @@ def both_right(first: float, second: float, correlation: float) -> float:
 
 
 def covariance(first: float, second: float, correlation: float) -> float:
-    """Return the covariance of the answers (1 or 0) of two models; `both_right` has the arguments."""
+    """Return the covariance of the answers (1 or 0) of two models.
+
+    Args:
+        first: The normal quantile of the first model's share of right answers.
+        second: That of the second model.
+        correlation: The correlation of their latent variables, from 0 to 1.
+    """
     return both_right(first, second, correlation) - float(scipy.special.ndtr(first) * scipy.special.ndtr(second))
 
 
