@@ -215,7 +215,7 @@ def design_of(world: str, n: int, seeds: int) -> Design:
 def cells(items: list[int]) -> list[tuple[int, int, int]]:
     """Return the numbers of items, fresh runs and studies of the table's rows, fewer of the expensive ones."""
     return [
-        (n, seeds, 600 if n <= 100 else 400)
+        (n, seeds, 1000 if n <= 100 else 500)
         for n in items
         for seeds in ((4, 0) if n < 100 else (4, 2, 0) if n <= 100 else (4, 2) if n <= 500 else (4,))
     ]
@@ -245,10 +245,10 @@ def main() -> None:
                 errors += [abs(a - b) for a, b in zip(said, real, strict=True)]
                 pairs = [f"{100 * a:.0f}, {100 * b:.0f}" for a, b in zip(said, real, strict=True)]
                 print(f"| {world} | {n:,} | {seeds} | {gain:.3f} | {' | '.join(pairs)} |", flush=True)
-    noise, within = math.sqrt(0.25 / 400), np.mean(np.array(errors) <= 0.05)
+    noise, within = math.sqrt(0.25 / 500), np.mean(np.array(errors) <= 0.05)
     print(
         f"\n{len(errors)} pairs: mean difference {100 * np.mean(errors):.1f} points, largest {100 * max(errors):.1f}, "
-        f"{100 * within:.0f} % within 5 (a share of 400 studies has a standard error of up to {100 * noise:.1f}); "
+        f"{100 * within:.0f} % within 5 (a share of 500 studies has a standard error of up to {100 * noise:.1f}); "
         f"{time.process_time() - began:.0f} s of CPU time"
     )
 

@@ -124,7 +124,7 @@ def _costs(plan: StudyPlan, study_config: StudyConfig) -> Iterator[tuple[str, st
     steps = f"{several(work.steps, 'step')} of {several(work.batch, 'example')}"
     if hours is not None:
         steps += f": {span(hours.alone)} alone"
-        steps += f", {span(hours.trial)} with {work.slots} at once" if (work.slots or 1) > 1 else ""
+        steps += f", {span(hours.trial)} each with {work.slots} at once" if (work.slots or 1) > 1 else ""
     yield "trial", steps
     if work.slots is None:
         yield "", "how many run at once is measured when the study begins"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+LONG = 60.0  # a search that takes fewer seconds than this needs no line that says how long it takes
 PHASES = {
     "loading": "loading the model, the data and the tasks",
     Baseline.BASE: "scoring the untouched base model",
@@ -72,6 +73,8 @@ class Terminal(Watcher):
         self._budget = 0
         self._goal = SCORE
         self._began = 0.0
+        self._at_once = 1
+        self._timed = False  # whether the expected time has been printed
 
     def began(self, study: Watched, budget: int) -> None:
         """Print which study begins or continues, and start the progress bar.
@@ -127,6 +130,7 @@ class Terminal(Watcher):
             for targets, covered in summary.get("adapted", {}).items():
                 self._print(f"{targets}: {coverage_words(covered)}")
             self._goal = goal_of(summary)
+            self._at_once = summary.get("pack", 1)
             pack = f", {summary['pack']} trials at once" if summary.get("pack", 1) > 1 else ""
             self._print(f"{_scored(summary['scoring'])}; {summary['dtype']} on {summary['device']}{pack}")
         for note in summary.get("notes", []):
@@ -175,6 +179,10 @@ class Terminal(Watcher):
             self._bar.update(
                 self._task, completed=self._done(), description=f"{text}, {self._left()} left", refresh=True
             )
+        elif not self._timed and self._at_once <= self._done() < self._budget:
+            self._timed = True
+            if (self._seconds_left() or 0.0) >= LONG:
+                self._print(f"About {self._left()} for the {self._budget - self._done():,} trials that are left.")
 
     def exhausted(self) -> None:
         """Print that all configurations of the space have been tried."""
@@ -231,14 +239,19 @@ class Terminal(Watcher):
         return sum(trial.status.final for trial in self._study.trials) if self._study is not None else 0
 
     def _left(self) -> str:
-        """Return the remaining time from the median time per trial, because one slow trial would distort a mean."""
+        """Return the remaining time of the search."""
+        seconds = self._seconds_left()
+        return "?" if seconds is None else span(seconds)
+
+    def _seconds_left(self) -> float | None:
+        """Return the seconds for the rest of the search, by the median trial, because one slow one distorts a mean."""
         assert self._study is not None
         seconds = [
             trial.observation.cost["seconds"]
             for trial in self._study.trials
             if trial.observation is not None and "seconds" in trial.observation.cost
         ]
-        return span(statistics.median(seconds) * (self._budget - self._done())) if seconds else "?"
+        return statistics.median(seconds) * (self._budget - self._done()) if seconds else None
 
 
 def _scored(scoring: Mapping[str, Any]) -> str:

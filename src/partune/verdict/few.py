@@ -19,7 +19,7 @@ from partune.verdict.behrens_fisher import tails
 from partune.verdict.flips import EXACT
 from partune.verdict.variation import Variation
 
-DRAWS = 600
+DRAWS = 800
 MOST = 5000  # the largest number of items times runs to draw for each study
 SIGNS = 4000  # random sign flips, if there are too many items to enumerate all
 BLOCK = 200  # the number of draws whose sign flips are in memory at once

@@ -236,11 +236,12 @@ def chance_in_order(gain: float, design: Design, variation: Variation, baselines
 
 def _share_of_winner(gain: float, design: Design, variation: Variation, trained: bool) -> float:
     """Return the share of a gain's variance that is due to the winner's runs, which all comparisons have in common."""
-    found = variation.terms(gain, trained)
     s, _ = design.runs(trained)
-    of_winner = (found.gamma / 2 + found.winner / s) / design.effective + (found.seeds / s if design.seeds else 0.0)
-    whole = _variance(design, found, trained)
-    return of_winner / whole if whole else 0.0
+    # The winner and a trained baseline have equal parts in gamma. That of the base model contains more of its own.
+    own = variation.terms(gain, True)
+    of_winner = (own.gamma / 2 + own.winner / s) / design.effective + (own.seeds / s if design.seeds else 0.0)
+    whole = _variance(design, variation.terms(gain, trained), trained)
+    return min(1.0, of_winner / whole) if whole else 0.0
 
 
 def joint(chances: Sequence[float], shares: Sequence[float]) -> float:
