@@ -101,8 +101,18 @@ def test_a_mistake_is_one_line(flags: tuple[str, ...], message: str) -> None:
     assert message in errors
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken_is_refused_as_by_tune() -> None:
-    Path("runs/first").mkdir(parents=True)
-    status, _, errors = run("plan", *LABELS, "--name", "first")
+    assert run("tune", "--objective", "branin", "--algorithm", "soo", "--budget", "3", "--name", "b")[0] == 0
+    status, _, errors = run("plan", *LABELS, "--name", "b")
+    assert (status, errors) == (
+        2,
+        "partune: error: runs/b holds a study already: resume it, or choose another name\n",
+    )
+    status, _, errors = run("plan", *LABELS, "--like", "runs/b")
     assert status == 2
-    assert "runs/first" in errors
+    assert "runs/b has no winner whose scores could tell how scores vary" in errors
+    Path("runs/empty").mkdir()
+    status, _, errors = run("plan", *LABELS, "--name", "empty")
+    assert status == 2
+    assert errors.startswith("partune: error: no study in runs/empty")

@@ -86,6 +86,7 @@ def _check_place(arguments: argparse.Namespace, study_config: StudyConfig) -> No
 
     directory = studies.new_directory(arguments, study_config)
     if directory.exists():
+        Record.open(directory, read_only=True)  # raises UserError if this is not a study
         raise UserError(f"{directory} holds a study already: resume it, or choose another name")
     Record.check(directory)
     run = study_config.run

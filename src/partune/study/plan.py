@@ -263,6 +263,8 @@ def plan(
         )
     if gain is not None and not (math.isfinite(gain) and gain > 0):
         raise UserError(f"--gain must be above 0, the amount by which the winner is better, got {gain:g}")
+    if like is not None:
+        Record.open(like, read_only=True)  # raises UserError if this is not a study, before anything loads
     Settings.of(**file_keywords(study_config))
     space, search = Space.parse(study_config.space or {}), study_config.search
     optimizer_with(search.algorithm, space, search.seed, search.options)  # raises UserError for a wrong name or option
@@ -292,7 +294,7 @@ def plan(
             pace=pace,
             alternatives=tuple(_alternatives(study_config, limits, work, hours)),
             metrics={} if recorded is None else recorded[1],
-            gain=None if gain is None else _chances(gain, limits, len(work.baselines)),
+            gain=None if gain is None else _chances(gain, limits, len(work.baselines), known),
         )
 
 
@@ -413,9 +415,14 @@ def _variation(yardstick: Yardstick, base: Runs | None, recorded: Variation | No
     return (recorded or yardstick.assumed(shape)).at(base)
 
 
-def _chances(gain: float, limits: Limits, baselines: int) -> tuple[float, float, float]:
+def _chances(gain: float, limits: Limits, baselines: int, known: bool) -> tuple[float, float, float]:
     if limits.variation is None:
         return gain, math.nan, math.nan
+    if not (known or limits.variation.answers):
+        raise UserError(
+            "--gain needs the spread of the scores, which a probe measures: leave out `--no-probe`, or name a study "
+            "with `--like`"
+        )
     if gain > limits.variation.most:
         raise UserError(f"--gain {gain:g} is more than the largest possible gain, {limits.variation.most:.3g}")
     return (
