@@ -37,6 +37,17 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     assert lines[-1].endswith("on the held-out items")
 
 
+def test_a_line_after_the_first_trials_says_how_long_the_search_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "that are left" not in shown(tmp_path / "a", terminal=False)  # it takes less than a minute
+    monkeypatch.setattr(Terminal, "_seconds_left", lambda self: 3600.0)
+    lines = shown(tmp_path / "b", terminal=False).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("trial"))
+    assert [line for line in lines if "that are left" in line] == ["About 1 h 00 min for the 11 trials that are left."]
+    assert "that are left" in lines[first + 1]
+
+
 @pytest.mark.slow
 def test_a_bar_with_best_and_time_left_in_a_terminal(tmp_path: Path) -> None:
     output = shown(tmp_path, terminal=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from partune.verdict.behrens_fisher import BehrensFisher
+from partune.verdict.behrens_fisher import BehrensFisher, critical_values, tails
 
 DFS = st.sampled_from([1.0, 2.0, 3.0, 7.5, 383.0, math.inf])
 
@@ -56,3 +56,15 @@ def test_quantiles_invert_tails_and_lie_above_each_part(
     assert found.sf(-x) == pytest.approx(p, abs=1e-7)
     for variance, df in zip(variances, dfs, strict=True):
         assert x >= math.sqrt(variance) * float(stats.t.ppf(p, df)) * (1 - 1e-3)
+
+
+def test_many_tails_and_critical_values_at_once_are_those_of_each() -> None:
+    rng = np.random.default_rng(0)
+    variances = rng.lognormal(0, 1.5, 30), rng.lognormal(0, 1.5, 30)
+    dfs = rng.choice([3.0, 19.0, math.inf], 30), rng.choice([1.0, 2.0, 7.0], 30)
+    each = [BehrensFisher((a, b), (c, d)) for a, b, c, d in zip(*variances, *dfs, strict=True)]
+    x = rng.normal(0, 3, 30)
+    assert tails(x, variances, dfs) == pytest.approx([one.sf(at) for one, at in zip(each, x, strict=True)], abs=1e-9)
+    for level in (0.0375, 0.0094):
+        exact = [one.quantile(1 - level) for one in each]
+        assert critical_values(level, variances, dfs) == pytest.approx(exact, rel=2e-3)

@@ -29,6 +29,7 @@ from partune.study import Watcher
 from partune.trial import Status, Trial
 from partune.trial.names import FreshRun, RunName
 from partune.verdict import winner
+from partune.verdict.assumed import Yardstick
 from partune.verdict.limits import Limits
 from partune.verdict.paired import level
 from partune.verdict.winner import fresh_due, fresh_runs, judge, on_verdict_items, shipped, which_look
@@ -728,7 +729,9 @@ def test_what_the_items_cannot_show_is_said_before_any_training(tmp_path: Path) 
             said.append((line, len(objective.runs)))
 
     Study(SPACE, objective, "random", directory=tmp_path / "s", watcher=Listens(), seeds=0).run(2)
-    assert said == [(Limits.of(on_verdict_items([objective.score_base().items], "acc")).sentence, 0)]
+    assert said == [
+        (Limits.of(on_verdict_items([objective.score_base().items], "acc"), 0, Yardstick("acc", False)).sentence, 0)
+    ]
     assert "4 held-out items cannot show a gain, however large" in said[0][0]
     objective.items = 400
     said.clear()

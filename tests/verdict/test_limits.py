@@ -1,55 +1,68 @@
-"""The smallest gain that verdict items can show, against simulation."""
+"""What verdict items can show, in sentences. `test_power` tests the numbers."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 
-from partune.verdict.limits import ALIKE, Limits
-from partune.verdict.paired import compare, level
+from partune.verdict.assumed import Yardstick
+from partune.verdict.limits import Limits, assumption
+from partune.verdict.power import Design, chance, chance_in_order
 from partune.verdict.runs import Runs
 
-
-def one(values: np.ndarray) -> Runs:
-    """One run's scores on the items of a task."""
-    return Runs.of([{"task": values}])
+CHOICES = Yardstick("acc", False)
+LOSS = Yardstick("loss", True)
 
 
-@pytest.mark.slow
-def test_what_items_can_show_is_known_before() -> None:
-    assert Limits.of(one(np.array([0.0, 1, 0, 1]))).gain is None
-    assert "cannot show a gain" in Limits.of(one(np.array([0.0, 1, 0, 1]))).sentence
-    assert Limits.of(one(np.zeros(200))).gain == 5 / 200  # 2^-5 is the first below the first look's level
-    assert Limits.of(one(np.array([0.0, 1, 0, 1, 1, math.nan]))).gain == 1.0
-    found = Limits.of(one(np.tile([0.0, 1], 200)))
-    rng = np.random.default_rng(9)
-    assert found.gain is not None
-    shown = 0
-    for _ in range(300):
-        base = (rng.random(400) < 0.5).astype(float)
-        flipped = rng.random(400) < np.where(base == 0, 0.1 + found.gain, 0.1 - found.gain)
-        shown += compare(one(np.where(flipped, 1 - base, base)), one(base), level(1)).better
-    assert shown / 300 == pytest.approx(0.8, abs=0.09)
+def limits(values: np.ndarray, seeds: int = 0, yardstick: Yardstick = CHOICES) -> Limits:
+    """Return the limits for one run's scores on the items of a task."""
+    return Limits.of(Runs.of([{"task": values}]), seeds, yardstick)
+
+
+def test_too_few_items_are_said_to_show_nothing() -> None:
+    found = limits(np.array([0.0, 1, 0, 1]))
+    assert found.hopeless
+    assert found.gain is None
+    assert found.sentence.startswith("4 held-out items cannot show a gain, however large: even a gain on all of them")
 
 
 def test_equal_scores_of_the_base_say_nothing_about_gains() -> None:
-    found = Limits.of(one(np.full(12, 0.5)))
-    assert (found.gain, found.constant) == (None, True)
+    found = limits(np.full(12, 0.5))
+    assert (found.gain, found.variation) == (None, None)
     assert found.sentence.startswith("The base model has the same score on all 12 held-out items. If no item's score ")
 
 
-@pytest.mark.slow
-def test_what_items_with_continuous_scores_can_show_is_known_before() -> None:
-    rng = np.random.default_rng(3)
-    bases = rng.normal(-2.0, 0.7, (300, 60))
-    found = Limits.of(one(bases[0]))
+def test_the_sentence_has_the_gains_of_the_prediction() -> None:
+    found = limits(np.tile([0.0, 1.0, 1.0, 1.0], 100), 4)
+    assert found.variation is not None
+    over_both = found.gain_over(1)
     assert found.gain is not None
-    assert "have a correlation of 0.8" in found.sentence
-    shown = 0
-    for base in bases:
-        noise = rng.normal(0.0, 0.7, 60)
-        tuned = -2.0 + ALIKE * (base + 2.0) + math.sqrt(1 - ALIKE**2) * noise + Limits.of(one(base)).gain
-        shown += compare(one(tuned), one(base), level(1)).better
-    assert shown / 300 == pytest.approx(0.8, abs=0.09)
+    assert over_both is not None
+    assert chance(found.gain, Design.equal(400, 4), found.variation, False) == pytest.approx(0.8, abs=0.01)
+    assert chance_in_order(over_both, Design.equal(400, 4), found.variation, 1) == pytest.approx(0.8, abs=0.01)
+    assert found.sentence.startswith("400 held-out items and 4 fresh runs show a gain of 0.0")
+    assert "in four studies out of five, and of 0.0" in found.sentence
+    assert "over the defaults too (if tuning changes 1" in found.sentence
+
+
+def test_items_without_a_score_and_items_that_all_are_wrong() -> None:
+    assert limits(np.array([0.0, 1, 0, 1, 1, np.nan])).items == 5
+    found = limits(np.zeros(200))
+    assert found.gain is not None
+    assert 5 / 200 <= found.gain < 0.1  # 2^-5 is the first below the first look's level
+
+
+def test_a_model_that_is_nearly_perfect_cannot_be_shown_better() -> None:
+    found = limits(np.concatenate([np.zeros(1), np.ones(99)]))
+    assert found.gain is None
+    assert found.sentence.endswith("show even the largest possible gain in fewer than four studies out of five.")
+
+
+def test_losses_are_assumed_to_be_correlated() -> None:
+    found = limits(-np.exp(np.random.default_rng(0).normal(0.0, 0.5, 200)), 0, LOSS)
+    assert found.gain is not None
+    assert found.variation is not None
+    assert assumption(found.variation) == (
+        "an item's scores before and after tuning have a correlation of 0.48, and those of two adapters of 0.67"
+    )
+    assert "with one adapter of each side, show a gain of" in found.sentence

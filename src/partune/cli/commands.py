@@ -36,6 +36,14 @@ def demo(arguments: argparse.Namespace) -> int:
     return studies.begin(arguments, from_config.beneath(config.load(DIRECTORY.parent / "study.yaml"), flagged))
 
 
+def plan(arguments: argparse.Namespace) -> int:
+    """Print what a study would cost, and which gains its verdict could show. Nothing is written."""
+    from partune import config
+    from partune.cli import planning
+
+    return planning.run(arguments, config.load(arguments.file) if arguments.file else {})
+
+
 def resume(arguments: argparse.Namespace) -> int:
     """Continue a study from its record, with a larger budget if a flag sets one."""
     from partune import config

@@ -30,7 +30,14 @@ FILES = {
         )
     ),
 }
-FOLDERS = {"directory", "out", "folder", "runs", *(f"{CONFIG}{key}" for key in ("out", "run.tls", "protocol.out"))}
+FOLDERS = {
+    "directory",
+    "like",
+    "out",
+    "folder",
+    "runs",
+    *(f"{CONFIG}{key}" for key in ("out", "run.tls", "protocol.out")),
+}
 
 
 def script(parser: Parser, shell: str) -> str:

@@ -42,6 +42,12 @@ def add_sections(parser: argparse.ArgumentParser, definition: type[Section], wit
                 add_flag(group, (name, key), inner)
 
 
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where a new study is kept."""
+    parser.add_argument("--name", help="Name the study. Its directory is RUNS/NAME.")
+    parser.add_argument("--runs", default="runs", help="Keep studies in this folder. (default: %(default)s)")
+
+
 def add_fields(parser: argparse.ArgumentParser, section: type[Section]) -> None:
     """Add a flag for each field of a single section.
 

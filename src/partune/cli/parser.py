@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
-from partune.cli import flags, verdicts
+from partune.cli import flags, planning, verdicts
 from partune.errors import UserError, suggestion
 
 DESCRIPTION = "Find the best LoRA hyperparameters for the fewest GPU-hours."
@@ -420,8 +420,7 @@ def add_study(command: argparse.ArgumentParser) -> None:
     """Add the flags of a command that begins a study: its place, and all its settings."""
     from partune.config import StudyConfig
 
-    command.add_argument("--name", help="Name the study. Its directory is RUNS/NAME.")
-    command.add_argument("--runs", default="runs", help="Keep studies in this folder. (default: %(default)s)")
+    flags.add_place(command)
     _add_live(command)
     flags.add_sections(command, StudyConfig)
 
@@ -455,6 +454,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "tune": Command("search the hyperparameters of a fine-tuning", TUNE, _tune),
+    "plan": Command("say before a study what it costs and can show", planning.PLAN, planning.add),
     "demo": Command("run a real study on a tiny model, in minutes", DEMO, _demo),
     "resume": Command("continue a study that stopped, or extend it", RESUME, _resume),
     "join": Command("help with a study that another process runs", JOIN, _join),

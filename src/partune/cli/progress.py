@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+LONG = 60.0  # a search that takes fewer seconds than this needs no line that says how long it takes
 PHASES = {
     "loading": "loading the model, the data and the tasks",
     Baseline.BASE: "scoring the untouched base model",
@@ -72,6 +73,8 @@ class Terminal(Watcher):
         self._budget: Budget | None = None
         self._goal = SCORE
         self._began = 0.0
+        self._at_once = 1
+        self._timed = False  # whether the expected time has been printed
 
     def began(self, study: Watched, budget: Budget) -> None:
         """Print which study begins or continues, and start the progress bar.
@@ -128,6 +131,7 @@ class Terminal(Watcher):
             for targets, covered in summary.get("adapted", {}).items():
                 self._print(f"{targets}: {coverage_words(covered)}")
             self._goal = goal_of(summary)
+            self._at_once = summary.get("pack", 1)
             pack = f", {summary['pack']} trials at once" if summary.get("pack", 1) > 1 else ""
             self._print(f"{_scored(summary['scoring'])}; {summary['dtype']} on {summary['device']}{pack}")
         for note in summary.get("notes", []):
@@ -176,6 +180,10 @@ class Terminal(Watcher):
             self._bar.update(
                 self._task, completed=self._done(), description=f"{text}, {self._left()} left", refresh=True
             )
+        elif not self._timed and self._at_once <= self._done() and self._trials_left():
+            self._timed = True
+            if (self._seconds_left() or 0.0) >= LONG:
+                self._print(f"About {self._left()} for the {self._trials_left():,} trials that are left.")
 
     def exhausted(self) -> None:
         """Print that all configurations of the space have been tried."""
@@ -233,20 +241,27 @@ class Terminal(Watcher):
 
     def _left(self) -> str:
         """Return the remaining time: that of the trials, or that of the clock if it is limited and shorter."""
-        assert self._study is not None
         assert self._budget is not None
+        left = [] if (seconds := self._seconds_left()) is None else [seconds]
+        if self._budget.deadline is not None:
+            left.append(max(0.0, self._budget.deadline - time.time()))
+        return span(min(left)) if left else "?"
+
+    def _seconds_left(self) -> float | None:
+        """Return the seconds for the rest of the trials, by the median trial, because one slow one distorts a mean."""
+        assert self._study is not None
         seconds = [
             trial.observation.cost["seconds"]
             for trial in self._study.trials
             if trial.observation is not None and "seconds" in trial.observation.cost
         ]
-        left = []
-        if self._budget.trials is not None and seconds:
-            # The median, because one slow trial would distort a mean.
-            left.append(statistics.median(seconds) * (self._budget.trials - self._done()))
-        if self._budget.deadline is not None:
-            left.append(max(0.0, self._budget.deadline - time.time()))
-        return span(min(left)) if left else "?"
+        left = self._trials_left()
+        return statistics.median(seconds) * left if seconds and left is not None else None
+
+    def _trials_left(self) -> int | None:
+        """Return the number of trials that have not ended; None if only hours limit it."""
+        assert self._budget is not None
+        return None if self._budget.trials is None else self._budget.trials - self._done()
 
 
 def _scored(scoring: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from partune.cli import flags
 from partune.errors import UserError, shown, suggestion
@@ -44,10 +44,7 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     from partune.objectives.base import not_searched
     from partune.study import from_config
 
-    flagged = config.located(flags.given(arguments), Path.cwd())
-    study_config = config.parse(config.merged(mapping, flagged))
-    budget = from_config.budget(study_config)
-    fixed, study_config = from_config.fixed(study_config), from_config.with_space(study_config)
+    budget, fixed, study_config = configured(arguments, mapping)
     if arguments.print_config:
         print_yaml(lambda ascii_only: config.dump(study_config, ascii_only))
         return 0
@@ -59,6 +56,24 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
         directory = new_directory(arguments, study_config)
         study = from_config.study(study_config, directory, False, workers, study_config.run.storage, watcher=watcher)
         return run(study, budget, arguments)
+
+
+def configured(arguments: argparse.Namespace, mapping: dict[str, Any]) -> tuple[Budget, dict[str, Any], StudyConfig]:
+    """Return what a study may spend, the hyperparameters that its settings fix, and its settings with their space.
+
+    Args:
+        arguments: The parsed arguments. Flags override the file.
+        mapping: The settings in the study's file, or an empty mapping if there is no file.
+
+    Raises:
+        UserError: A setting is wrong.
+    """
+    from partune import config
+    from partune.study import from_config
+
+    flagged = config.located(flags.given(arguments), Path.cwd())
+    study_config = config.parse(config.merged(mapping, flagged))
+    return from_config.budget(study_config), from_config.fixed(study_config), from_config.with_space(study_config)
 
 
 def print_yaml(dump: Callable[[bool], str]) -> None:
@@ -302,8 +317,13 @@ def _warn(line: str) -> None:
     print(f"partune: {line}", file=sys.stderr)
 
 
+def errors_of(arguments: argparse.Namespace) -> TextIO | None:
+    """Return the stream for what is not the result: standard error with --json, or None for standard output."""
+    return sys.stderr if arguments.json else None
+
+
 def console_of(arguments: argparse.Namespace) -> Console | None:
     """Return the console for progress: standard error with --json, or None for standard output."""
     from partune.runtime.console import log_console
 
-    return log_console(sys.stderr) if arguments.json else None
+    return log_console(errors) if (errors := errors_of(arguments)) else None

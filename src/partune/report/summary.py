@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from partune.config import DEFAULTS, RECIPES, USUAL, baseline
+from partune.config import DEFAULTS, RECIPES, USUAL, Search, baseline
 from partune.record.looks import Look
 from partune.record.record import Record
 from partune.report.answers import answers_of
@@ -70,7 +70,7 @@ def summarise(record: Record) -> Summary:
         "confirmed": _confirmed(trials, baselines, worth),
         "fresh": None if winner is None else _fresh(winner, baselines, last_look(record, winner)),
         "equal": equal_score(trials),
-        "smallest_gain": None if (limits := what_items_show(record)) is None else limits.gain,
+        "smallest_gain": _smallest_gain(record),
         "verdict": None if verdict is None else _verdict(verdict),
         "no_verdict": _no_verdict(record, winner) if verdict is None and Baseline.BASE in baselines else None,
         "stopped": record.stopped,
@@ -84,6 +84,15 @@ def summarise(record: Record) -> Summary:
 
 
 # ----- as data
+
+
+def _smallest_gain(record: Record) -> float | None:
+    """Return the smallest gain over the base model that the verdict shows with a probability of 80 %, if it is known.
+
+    It is for the fresh runs of the last look, or for the default number of fresh runs before the first one.
+    """
+    limits = what_items_show(record, record.looks[-1].seeds if record.looks else Search().seeds)
+    return None if limits is None else limits.gain
 
 
 def _scored(trial: Trial | None) -> Summary | None:

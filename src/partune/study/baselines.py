@@ -110,7 +110,7 @@ class Baselines(_OutsideSearch):
         objective.recall(self._record.loaded)
         self._watcher.loaded(self._record.loaded)
         self._score_if_new(Baseline.BASE, {}, lambda _: self._score_base())
-        if (limits := what_items_show(self._record)) is not None:
+        if (limits := what_items_show(self._record, self._settings.search.seeds)) is not None:
             self._watcher.limited(limits)
         self._score_if_new(Baseline.ZERO, objective.zero, self._score_zero)
         self._score_adapter(Baseline.DEFAULTS, objective.defaults, "the run of the defaults")

@@ -58,8 +58,8 @@ class Watcher:
         """Receive a summary of what the objective has loaded."""
 
     def limited(self, limits: Limits) -> None:
-        """Receive the smallest gain that the verdict items can show, once the base model is scored."""
-        if limits.gain is None:
+        """Receive the smallest gains that the verdict items can show, once the base model is scored."""
+        if limits.hopeless or limits.variation is None:
             self.noted(limits.sentence)
 
     def anchored(self, name: RunName, trial: Trial) -> None:

@@ -14,11 +14,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy
 
+Array = np.ndarray[Any, Any]
+
 NODES, SHARES = np.polynomial.legendre.leggauss(100)  # probabilities are wrong by less than 1e-4
+NORMAL = 1e9  # more degrees of freedom than this make no difference
+TINY = 1e-300
+STEPS = 12  # steps to a critical value, which is then known to four digits or more
 
 
 @dataclass(frozen=True)
@@ -60,3 +66,57 @@ class BehrensFisher:
         if len(each) < 2:
             return sum(each)
         return float(scipy.optimize.brentq(lambda x: self.sf(x) - (1 - p), 0.0, 2 * sum(each), rtol=1e-9))
+
+
+def tails(x: Array, variances: tuple[Array, Array], dfs: tuple[Array, Array]) -> Array:
+    """Return the probabilities that several such sums are larger than given numbers, (m,); at once for all of them.
+
+    Args:
+        x: (m,), the numbers.
+        variances: The squared scales of the two variables of each sum, each (m,), at least one of them positive.
+        dfs: Their degrees of freedom, each (m,).
+    """
+    return _tails(x, *_convolved(variances, dfs))
+
+
+def critical_values(level: float, variances: tuple[Array, Array], dfs: tuple[Array, Array]) -> Array:
+    """Return the numbers that several such sums exceed with a small probability, (m,).
+
+    Args:
+        level: The probability, below one half.
+        variances: The squared scales of the two variables of each sum, each (m,), at least one of them positive.
+        dfs: Their degrees of freedom, each (m,).
+    """
+    parts = _convolved(variances, dfs)
+    bounds = [
+        np.sqrt(v) * -scipy.special.stdtrit(np.minimum(df, NORMAL), level) for v, df in zip(variances, dfs, strict=True)
+    ]
+    low, high = np.zeros(len(bounds[0])), bounds[0] + bounds[1]
+
+    def excess(x: Array) -> Array:
+        """Return the logarithm of the probability at x less that of the level, which is close to linear in x."""
+        return np.asarray(np.log(np.maximum(_tails(x, *parts), TINY) / level))
+
+    at_low, at_high = np.full(len(low), math.log(0.5 / level)), excess(high)
+    for _ in range(STEPS):  # regula falsi in Illinois form (Dowell and Jarratt 1971)
+        x = (low * at_high - high * at_low) / (at_high - at_low)
+        at_x = excess(x)
+        above = at_x > 0
+        at_high, at_low = np.where(above, at_high / 2, at_high), np.where(above, at_low, at_low / 2)
+        low, at_low = np.where(above, x, low), np.where(above, at_x, at_low)
+        high, at_high = np.where(above, high, x), np.where(above, at_high, at_x)
+    return np.asarray(x)
+
+
+def _convolved(variances: tuple[Array, Array], dfs: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+    """Return the quantiles of the smaller variable, (m, nodes), and the scale and degrees of freedom of the larger."""
+    first = variances[0] >= variances[1]
+    large, large_df = np.where(first, variances[0], variances[1]), np.where(first, dfs[0], dfs[1])
+    small, small_df = np.where(first, variances[1], variances[0]), np.where(first, dfs[1], dfs[0])
+    # SciPy's functions do not accept infinite degrees of freedom.
+    values = np.sqrt(small)[:, None] * scipy.special.stdtrit(np.minimum(small_df, NORMAL)[:, None], (NODES + 1) / 2)
+    return values, np.sqrt(large)[:, None], np.minimum(large_df, NORMAL)[:, None]
+
+
+def _tails(x: Array, values: Array, scale: Array, df: Array) -> Array:
+    return np.asarray(scipy.special.stdtr(df, (values - x[:, None]) / scale) @ SHARES / 2)

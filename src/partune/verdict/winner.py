@@ -32,6 +32,7 @@ from partune.record.record import Record
 from partune.space import Space
 from partune.trial import Point, Status, Trial
 from partune.trial.names import (
+    ROWS,
     Baseline,
     Confirmation,
     FreshRun,
@@ -42,6 +43,7 @@ from partune.trial.names import (
     Whose,
     WinnerScoring,
 )
+from partune.verdict.assumed import Yardstick
 from partune.verdict.limits import Limits
 from partune.verdict.paired import Verdict, verdict
 from partune.verdict.runs import Runs
@@ -428,14 +430,23 @@ def looked_before(trials: Iterable[Trial], baselines: Mapping[RunName, Trial]) -
     return next((Look(number, 0, 0) for number in same), None)
 
 
-def what_items_show(record: Record) -> Limits | None:
-    """Return the smallest gain that a study's verdict items can show; None until the base model has scores."""
+def what_items_show(record: Record, seeds: int) -> Limits | None:
+    """Return the smallest gains that a study's verdict items can show; None until the base model has scores.
+
+    Args:
+        record: The study's record.
+        seeds: The number of fresh runs that the verdict will have.
+    """
     base = record.anchors().get(Baseline.BASE)
     if base is None or base.status is not Status.DONE or "scoring" not in record.loaded:
         return None
     packed = record.items("anchors", base.number)
-    runs = on_verdict_items([packed], _metric(record)) if packed else None
-    return None if runs is None else Limits.of(runs)
+    if not packed:
+        return None
+    metric = _metric(record)
+    name = metric if isinstance(metric, str) else next(iter(metric.values()))
+    rows = str(ResultName(ItemSet.VERDICT, ROWS)) in record.loaded["scoring"].get("items", {})
+    return Limits.of(on_verdict_items([packed], metric), seeds, Yardstick(name, rows), first_called(record))
 
 
 def _metric(record: Record) -> str | Mapping[str, str]:
