@@ -158,7 +158,7 @@ def known(world: str, luck: float = LUCK) -> Kind:
     )
 
 
-def simulated(world: str, n: int, shift: float, seeds: int, luck: float, studies: int) -> tuple[float, float, float]:
+def simulated(world: str, n: int, shift: float, seeds: int, luck: float, studies: range) -> tuple[float, float, float]:
     """Return the shares of studies that are BETTER than the base model, than the defaults, and than both.
 
     Args:
@@ -167,10 +167,10 @@ def simulated(world: str, n: int, shift: float, seeds: int, luck: float, studies
         shift: By how much the winner is better.
         seeds: The number of fresh runs; 0 to compare single adapters.
         luck: The standard deviation of a run's luck.
-        studies: The number of studies.
+        studies: The numbers of the studies, which seed them.
     """
     counts = np.zeros(3)
-    for study in range(studies):
+    for study in studies:
         rng = np.random.default_rng([study, n, seeds, round(1e6 * shift)])
         items = WORLDS[world](n, rng)
         sides = []
@@ -181,7 +181,7 @@ def simulated(world: str, n: int, shift: float, seeds: int, luck: float, studies
         over_base = compare(winner, base, level(1)).better
         over_defaults = compare(winner, defaults, level(1), seeds > 0).better
         counts += over_base, over_defaults, over_base and over_defaults
-    base_share, defaults_share, both = counts / studies
+    base_share, defaults_share, both = counts / len(studies)
     return float(base_share), float(defaults_share), float(both)
 
 
@@ -227,6 +227,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="*", default=[20, 100, 500, 2000], help="numbers of verdict items")
     parser.add_argument("--worlds", nargs="*", default=list(WORLDS), help="kinds of items")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply the numbers of studies")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first study, for other random numbers")
     arguments = parser.parse_args()
     began = time.process_time()
     print("| scores | items | fresh runs | true gain | BETTER than base: predicted, real | than defaults | than both |")
@@ -240,7 +241,9 @@ def main() -> None:
             for share in (1.0, 0.65) if n <= 100 else ((1.0, 0.65)[place % 2],):
                 gain = share * most
                 count = max(2, round(arguments.scale * studies))
-                real = simulated(world, n, kind.shift_of(gain), seeds, LUCK, count)
+                real = simulated(
+                    world, n, kind.shift_of(gain), seeds, LUCK, range(arguments.first, arguments.first + count)
+                )
                 said = predicted(gain, design, kind.variation)
                 errors += [abs(a - b) for a, b in zip(said, real, strict=True)]
                 pairs = [f"{100 * a:.0f}, {100 * b:.0f}" for a, b in zip(said, real, strict=True)]

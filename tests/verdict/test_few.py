@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,3 +67,13 @@ def test_the_winner_has_the_same_scores_against_all_baselines() -> None:
     second, two = few._scores(0.2, 10, (4, 5), KINDS["numbers"], 2)
     assert (first == second).all()
     assert (one != two).any()
+
+
+def test_a_seed_multiplies_drawn_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few, "DRAWS", 2000)
+    known = KINDS["losses"]
+    winner, _ = few._scores(0.0, 40, (2, 2), replace(known, seeds=0.0), 1)
+    lucky, _ = few._scores(0.0, 40, (2, 2), known, 1)
+    ratios = np.log(lucky / winner)
+    assert ratios.std(axis=2).max() < 1e-9
+    assert ratios[..., 0].std() * -known.mean == pytest.approx(known.seeds * known.spread, rel=0.05)

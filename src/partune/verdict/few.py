@@ -10,6 +10,7 @@ a configuration, by the items of a run, or by nothing. Answers are right if such
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,8 @@ def _scores(
 ) -> tuple[Array, Array]:
     """Draw the scores of both sides, (draws, runs, n)."""
     trained = reference > 0
+    if variation.shape == "losses":
+        variation = _of_logarithms(variation)
     alike = min(variation.same, variation.alike if trained else variation.base)
     shape = (DRAWS, 1, items)
     rng = np.random.default_rng(0)
@@ -84,6 +87,15 @@ def _scores(
     thresholds = (-tetrachoric.quantile(right) for right in (variation.mean + gain, variation.mean))
     winner, other = ((side > t).astype(float) for side, t in zip(sides, thresholds, strict=True))
     return winner, other
+
+
+def _of_logarithms(variation: Variation) -> Variation:
+    """Return how the logarithms of lognormal losses vary, in units of their deviation.
+
+    A seed multiplies all losses. The correlations are taken to be those of the losses, which are a little lower.
+    """
+    deviation = math.sqrt(math.log1p((variation.spread / variation.mean) ** 2))
+    return replace(variation, seeds=variation.seeds * variation.spread / -variation.mean / deviation)
 
 
 def _losses(drawn: Array, gain: float, variation: Variation) -> Array:
