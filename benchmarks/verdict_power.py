@@ -158,7 +158,9 @@ def known(world: str, luck: float = LUCK) -> Kind:
     )
 
 
-def simulated(world: str, n: int, shift: float, seeds: int, luck: float, studies: range) -> tuple[float, float, float]:
+def simulated(
+    world: str, n: int, shift: float, seeds: int, luck: float, studies: int, first: int = 0
+) -> tuple[float, float, float]:
     """Return the shares of studies that are BETTER than the base model, than the defaults, and than both.
 
     Args:
@@ -167,10 +169,11 @@ def simulated(world: str, n: int, shift: float, seeds: int, luck: float, studies
         shift: By how much the winner is better.
         seeds: The number of fresh runs; 0 to compare single adapters.
         luck: The standard deviation of a run's luck.
-        studies: The numbers of the studies, which seed them.
+        studies: The number of studies.
+        first: The number of the first study. These numbers are the seeds.
     """
     counts = np.zeros(3)
-    for study in studies:
+    for study in range(first, first + studies):
         rng = np.random.default_rng([study, n, seeds, round(1e6 * shift)])
         items = WORLDS[world](n, rng)
         sides = []
@@ -181,7 +184,7 @@ def simulated(world: str, n: int, shift: float, seeds: int, luck: float, studies
         over_base = compare(winner, base, level(1)).better
         over_defaults = compare(winner, defaults, level(1), seeds > 0).better
         counts += over_base, over_defaults, over_base and over_defaults
-    base_share, defaults_share, both = counts / len(studies)
+    base_share, defaults_share, both = counts / studies
     return float(base_share), float(defaults_share), float(both)
 
 
@@ -241,9 +244,7 @@ def main() -> None:
             for share in (1.0, 0.65) if n <= 100 else ((1.0, 0.65)[place % 2],):
                 gain = share * most
                 count = max(2, round(arguments.scale * studies))
-                real = simulated(
-                    world, n, kind.shift_of(gain), seeds, LUCK, range(arguments.first, arguments.first + count)
-                )
+                real = simulated(world, n, kind.shift_of(gain), seeds, LUCK, count, arguments.first)
                 said = predicted(gain, design, kind.variation)
                 errors += [abs(a - b) for a, b in zip(said, real, strict=True)]
                 pairs = [f"{100 * a:.0f}, {100 * b:.0f}" for a, b in zip(said, real, strict=True)]

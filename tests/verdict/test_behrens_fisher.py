@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -46,6 +46,7 @@ def test_it_is_the_sum_of_two_students_variables(variances: tuple[float, float],
         assert np.mean(draws > x) == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / 400_000) + 1e-4)
 
 
+@example((1e-12, 1e-12), (383.0, 383.0), 0.6015625)
 @given(st.tuples(st.floats(1e-12, 1e3), st.floats(1e-12, 1e3)), st.tuples(DFS, DFS), st.floats(0.55, 0.999))
 def test_quantiles_invert_tails_and_lie_above_each_part(
     variances: tuple[float, float], dfs: tuple[float, float], p: float

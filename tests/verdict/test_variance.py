@@ -11,7 +11,7 @@ from scipy import stats
 
 from partune.verdict.paired import LEVEL, compare, level
 from partune.verdict.runs import Runs
-from partune.verdict.variance import joined_small
+from partune.verdict.variance import joined_small, satterthwaite
 from tests.support.runs import one, several
 
 Array = np.ndarray[Any, Any]
@@ -96,3 +96,11 @@ def test_what_runs_answer_differently_counts_once() -> None:
         for _ in range(150)
     ]
     assert np.mean([each.stderr**2 for each in found]) == pytest.approx((1 / 3 + 1 / 4) / 40, rel=0.15)
+
+
+def test_degrees_of_freedom_do_not_depend_on_the_unit() -> None:
+    estimates = [(2.0, 3.0), (1.0, 7.0)]
+    variance, df = satterthwaite(estimates)
+    assert (variance, df) == (3.0, pytest.approx(9 / (4 / 3 + 1 / 7)))
+    for unit in (1e-170, 1e170):
+        assert satterthwaite((unit * value, own) for value, own in estimates)[1] == pytest.approx(df)

@@ -65,7 +65,9 @@ class BehrensFisher:
         ]
         if len(each) < 2:
             return sum(each)
-        return float(scipy.optimize.brentq(lambda x: self.sf(x) - (1 - p), 0.0, 2 * sum(each), rtol=1e-9))
+        high = 2 * sum(each)
+        # SciPy's absolute tolerance of 2e-12 would be too coarse for errors of 1e-6 and less.
+        return float(scipy.optimize.brentq(lambda x: self.sf(x) - (1 - p), 0.0, high, xtol=1e-10 * high, rtol=1e-9))
 
 
 def tails(x: Array, variances: tuple[Array, Array], dfs: tuple[Array, Array]) -> Array:

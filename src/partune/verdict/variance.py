@@ -95,7 +95,8 @@ def satterthwaite(estimates: Iterable[tuple[float, float]]) -> tuple[float, floa
     """
     pairs = [(float(variance), float(df)) for variance, df in estimates if variance > 0]
     total = sum(variance for variance, _ in pairs)
-    return total, total**2 / sum(variance**2 / df for variance, df in pairs) if pairs else math.inf
+    # Shares of the total, because the square of a variance such as 1e-170 would be 0.
+    return total, 1 / sum((variance / total) ** 2 / df for variance, df in pairs) if pairs else math.inf
 
 
 def _of_runs(runs: Runs) -> float:
