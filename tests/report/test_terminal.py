@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from partune import Float, Int, Observation, Space, Study
+from partune import Budget, Float, Int, Observation, Space, Study
 from partune.cli.progress import Terminal
 from partune.export.card import Exported, card
 from partune.report import summary, words
@@ -105,7 +105,7 @@ def test_a_number_reads_the_same_wherever_it_is_printed(study: Study) -> None:
     assert small < 1e-4  # a power of ten, in which the surfaces used to differ
     running = Console(file=io.StringIO(), width=200, highlight=False)
     progress = Terminal(running)
-    progress.began(study, 12)
+    progress.began(study, Budget(12))
     for trial in facts.trials:
         progress.finished(trial)
     told = {"progress": running.file.getvalue(), **surfaces(facts)}  # type: ignore[attr-defined]

@@ -196,7 +196,7 @@ def test_the_command_writes_tables_and_pictures(tmp_path: Path, capsys: pytest.C
             assert float(row["speed-up"]) <= 1
     text = (out / "table.md").read_text()
     assert "`partune bench scaling --workers 1,4 --trials 9 --cv 0.1,1.0 --failures 0.2" in text
-    assert "20% of them lost" in text
+    assert "each lost with a probability of 20%" in text
     assert text.strip() in capsys.readouterr().out
     picture = ElementTree.parse(out / "scaling-soo.svg")
     shown = [line.get("points", "").split() for line in picture.iterfind("{http://www.w3.org/2000/svg}polyline")]

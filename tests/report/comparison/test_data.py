@@ -120,7 +120,7 @@ def test_an_exhausted_space_is_a_finished_study(tmp_path: Path) -> None:
         ({}, "the same study, random with seed 0: a repeat needs another seed"),
         ({"seed": 1, "space": Space(x=Float(-5, 5), y=Float(-5, 4))}, "search different spaces"),
         ({"seed": 1, "config": "objective: other\n"}, "have different objectives: objective differs"),
-        ({"seed": 1, "budget": 0}, "is not finished, 0 of 0 trials have ended: continue it with `partune resume"),
+        ({"seed": 1, "budget": 0}, "is not finished, 0 trials have ended: continue it with `partune resume"),
         ({"seed": 1, "objective": lambda config: math.nan}, "no trial of .* has a score"),
     ],
 )
